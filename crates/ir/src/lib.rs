@@ -1,0 +1,13 @@
+//! The operations a build is made of, their canonical encoding and its digest.
+//!
+//! A vertex makes at most one layer. Its root filesystem is its parent's root with that layer on top; a vertex without
+//! a parent starts from the empty root. Nothing here knows how an operation is executed.
+
+mod definition;
+mod op;
+
+pub use definition::{Definition, HistoryEntry, ImageResult, Source, Vertex, VertexDigest};
+pub use op::{
+    CopyOp, CopySource, ExecOp, ImageOp, MkdirOp, Mount, MountKind, NetworkMode, Op, SecurityMode, Sharing,
+    Unpack,
+};

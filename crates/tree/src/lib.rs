@@ -1,0 +1,37 @@
+//! File trees: what an entry is, how a tree is looked at, and safe fd-relative access to one on disk.
+//!
+//! Everything that reads or writes below a root that somebody else controls (a build context, an image's root
+//! filesystem, an archive) goes through this room: paths are [`TreePath`]s, symlinks are resolved inside the root,
+//! and no path string is ever joined and handed to the kernel (DESIGN promise 6).
+
+mod entry;
+mod path;
+
+pub use entry::{DataRef, DataSource, FileKind, LayerEntry, LayerEntryKind, Metadata, Timestamp, Xattrs};
+pub use path::{InvalidPath, TreePath};
+
+use rbuild_oci::Digest;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+
+/// A read-only tree of files.
+///
+/// No method follows a symlink, neither in the last component nor before it: a path whose parent is not a directory
+/// does not exist. See `resolve` for following links inside the tree.
+pub trait Tree: Send + Sync {
+    /// Metadata of the entry, or `None` when there is none. The root (`TreePath::root()`) always exists.
+    fn lstat(&self, path: &TreePath) -> io::Result<Option<Metadata>>;
+
+    /// The names in a directory, sorted bytewise.
+    fn read_dir(&self, path: &TreePath) -> io::Result<Vec<OsString>>;
+
+    /// Opens a regular file for reading.
+    fn open(&self, path: &TreePath) -> io::Result<File>;
+
+    /// The digest of a regular file's bytes. Implementations may answer from a cache that obeys DESIGN promise 1.
+    fn digest(&self, path: &TreePath) -> io::Result<Digest>;
+
+    /// Where the bytes of a regular file can be read later, for a recipe.
+    fn data_source(&self, path: &TreePath) -> io::Result<DataSource>;
+}
