@@ -34,4 +34,29 @@ pub trait Tree: Send + Sync {
 
     /// Where the bytes of a regular file can be read later, for a recipe.
     fn data_source(&self, path: &TreePath) -> io::Result<DataSource>;
+
+    /// Every entry below `start` (without `start` itself) with its metadata, in [`TreePath`] order. Symlinks are not
+    /// followed. Implementations on disk override this with a parallel walk.
+    fn walk(&self, start: &TreePath) -> io::Result<Vec<(TreePath, Metadata)>> {
+        let mut found = Vec::new();
+        let mut pending = vec![start.clone()];
+        while let Some(dir) = pending.pop() {
+            for name in self.read_dir(&dir)? {
+                let path = dir.join(&name);
+                let Some(meta) = self.lstat(&path)? else { continue };
+                if meta.is_dir() {
+                    pending.push(path.clone());
+                }
+                found.push((path, meta));
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(found)
+    }
+
+    /// [`Tree::digest`] of many regular files at once, in the order given. Implementations on disk hash in parallel and
+    /// use `metadata` to answer from a cache without another `lstat`.
+    fn digests(&self, files: &[(TreePath, Metadata)]) -> io::Result<Vec<Digest>> {
+        files.iter().map(|(path, _)| self.digest(path)).collect()
+    }
 }
