@@ -26,7 +26,7 @@ pub use cache::{CacheEntry, CacheStore, KeyGuard};
 pub use error::{OpError, SolveError};
 pub use key::{OperationKey, definition_key};
 pub use op::{Inputs, Op, Output, StepContext};
-pub use schedule::{NoCache, Outcome, SolveOptions, Solved, Solver, StepReport};
+pub use schedule::{NoCache, OnOutput, Outcome, SolveOptions, Solved, Solver, StepReport};
 
 #[cfg(test)]
 mod tests;

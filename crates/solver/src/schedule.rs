@@ -72,6 +72,9 @@ pub struct Solved<T> {
     pub steps: Vec<StepReport>,
 }
 
+/// Told of every result that is at hand.
+pub type OnOutput<T> = Arc<dyn Fn(Step, &T) + Send + Sync>;
+
 type DynOp<T> = Arc<dyn Op<Output = T>>;
 
 /// Runs a plan.
@@ -93,7 +96,7 @@ impl<T: Output> Solver<T> {
         &self,
         plan: Arc<Plan>,
         ops: Vec<DynOp<T>>,
-        on_output: Arc<dyn Fn(Step, &T) + Send + Sync>,
+        on_output: OnOutput<T>,
     ) -> Result<Solved<T>, SolveError> {
         assert_eq!(plan.vertices().len(), ops.len(), "one operation for each vertex");
         // Ends every step of this build when one fails, without stopping other builds of the caller.
@@ -243,7 +246,7 @@ struct Run<T> {
     tainted: Vec<bool>,
     cache: Arc<dyn CacheStore<T>>,
     permits: Option<Semaphore>,
-    on_output: Arc<dyn Fn(Step, &T) + Send + Sync>,
+    on_output: OnOutput<T>,
 }
 
 /// Why a step gave no result.
