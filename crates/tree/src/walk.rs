@@ -139,12 +139,12 @@ impl<'a> Walk<'a> {
                 return Err(PathError::wrap("walk", path, io::Error::other("the path is too long")));
             }
             let path = path.join(&name);
-            if kind != FileType::Unknown
-                && self.select.select(&path, kind == FileType::Directory) == Visit::Skip
-            {
+            let is_dir = kind == FileType::Directory;
+            let visit = (kind != FileType::Unknown).then(|| self.select.select(&path, is_dir));
+            if visit == Some(Visit::Skip) {
                 continue;
             }
-            match self.entry(dir, &name, path) {
+            match self.entry(dir, &name, path, visit.map(|visit| (is_dir, visit))) {
                 Ok(Some(entry)) => listing.push(entry),
                 Ok(None) => {}
                 Err(error) => return Err(error),
@@ -153,7 +153,14 @@ impl<'a> Walk<'a> {
         Ok(listing)
     }
 
-    fn entry(&self, dir: &OwnedFd, name: &OsStr, path: TreePath) -> io::Result<Option<Listed>> {
+    /// Examines one entry; `asked` is the answer for the type that its directory gave.
+    fn entry(
+        &self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        path: TreePath,
+        asked: Option<(bool, Visit)>,
+    ) -> io::Result<Option<Listed>> {
         let found =
             stat_at(dir, name).and_then(|stat| Ok((metadata_at(dir, name, &stat)?, StatId::from(&stat))));
         let (meta, stat) = match found {
@@ -161,8 +168,11 @@ impl<'a> Walk<'a> {
             Err(error) if is_absent(error) => return Ok(None),
             Err(error) => return Err(PathError::wrap("stat", &path, error)),
         };
-        // Asked again with the type that counts: the directory entry's may be unknown or out of date by now.
-        let visit = self.select.select(&path, meta.is_dir());
+        let visit = match asked {
+            Some((is_dir, visit)) if is_dir == meta.is_dir() => visit,
+            // The directory entry's type was unknown or is out of date.
+            _ => self.select.select(&path, meta.is_dir()),
+        };
         if visit == Visit::Skip || (visit == Visit::IfNotEmpty && !meta.is_dir()) {
             return Ok(None);
         }
