@@ -6,7 +6,7 @@ use crate::layer::{Root, since_epoch};
 use async_trait::async_trait;
 use rbuild_event::Reporter;
 use rbuild_oci::Digest;
-use rbuild_solver::{CacheEntry, CacheStore, KeyGuard, OpError, StepContext};
+use rbuild_solver::{CacheEntry, CacheStore, KeyGuard, OpError};
 use rbuild_store::{KeyLock, Record, Store, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -64,12 +64,7 @@ impl CacheStore<Root> for LayerCache {
             let Some(parent) = parent else {
                 return Ok(Some(root));
             };
-            let quiet = StepContext {
-                vertex: 0,
-                reporter: Reporter::silent(),
-                cancel: self.engine.settings.cancel.child_token(),
-            };
-            if self.engine.same_content(&root.below_top(), parent, &quiet).await? {
+            if self.engine.same_content(&root.below_top(), parent, &self.engine.quiet_step()).await? {
                 return Ok(Some(root));
             }
         }

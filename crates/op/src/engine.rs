@@ -4,17 +4,19 @@ use crate::bridge::blocking;
 use crate::error::OpFailure;
 use crate::fetch::{BlobFetcher, PulledLayer};
 use crate::layer::{Layer, Root, from_epoch, since_epoch};
+use rbuild_context::Ignore;
+use rbuild_event::Reporter;
 use rbuild_layer::{Compression, PackOptions};
 use rbuild_oci::{Descriptor, Digest, media_type};
-use rbuild_runtime::Launcher;
+use rbuild_runtime::{Launcher, RuntimeError};
 use rbuild_snapshot::{ChainLayer, ChainView, DirLayer, Recipe};
 use rbuild_solver::{OpError, StepContext};
-use rbuild_store::{Batch, LayerId, LayerKind, Packed, Record, Store};
-use rbuild_tree::{LayerEntry, Tree};
+use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store};
+use rbuild_tree::{LayerEntry, Tree, TreePath};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +27,27 @@ const PACKING_AT_ONCE: usize = 2;
 /// Name of the packed form that a registry's own blob is.
 const PULLED: &str = "pulled";
 
+/// A local build context.
+#[derive(Clone)]
+pub struct LocalSource {
+    /// Its files, without those that .dockerignore excludes.
+    pub tree: Arc<dyn Tree>,
+    /// The rules that excluded them, for explanations.
+    pub ignore: Option<Arc<Ignore>>,
+}
+
+impl LocalSource {
+    /// The rule that excludes a path: `.dockerignore:3`.
+    pub(crate) fn excluded_by(&self, path: &TreePath) -> Option<String> {
+        let ignore = self.ignore.as_ref()?;
+        ignore.rule(path).map(|rule| format!("{}:{}", ignore.file(), rule.line))
+    }
+}
+
 /// What an engine is told.
 pub struct EngineSettings {
     /// Local contexts by name; `context` is the main one.
-    pub contexts: BTreeMap<String, Arc<dyn Tree>>,
+    pub contexts: BTreeMap<String, LocalSource>,
     /// How layers are packed.
     pub compression: Compression,
     /// Times later than this become this while a layer is packed.
@@ -47,7 +66,10 @@ pub struct EngineSettings {
 pub struct Engine {
     pub(crate) store: Store,
     pub(crate) settings: EngineSettings,
-    pub(crate) launcher: Launcher,
+    /// Made when the first RUN needs it: it costs a mount.
+    launcher: OnceLock<Launcher>,
+    /// Unpacked archives that recipes refer to, kept to the end of the build.
+    staged: Mutex<Vec<LayerIngest>>,
     fetcher: Arc<dyn BlobFetcher>,
     layers: Mutex<HashMap<LayerId, Arc<Layer>>>,
     images: Mutex<HashMap<Digest, Vec<PulledLayer>>>,
@@ -78,11 +100,12 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Engine {
     /// An engine on a store.
-    pub fn new(store: Store, settings: EngineSettings, launcher: Launcher, fetcher: Arc<dyn BlobFetcher>) -> Self {
+    pub fn new(store: Store, settings: EngineSettings, fetcher: Arc<dyn BlobFetcher>) -> Self {
         Self {
             store,
             settings,
-            launcher,
+            launcher: OnceLock::new(),
+            staged: Mutex::default(),
             fetcher,
             layers: Mutex::default(),
             images: Mutex::default(),
@@ -90,6 +113,24 @@ impl Engine {
             packing: Semaphore::new(PACKING_AT_ONCE),
             made: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn launcher(&self) -> Result<&Launcher, RuntimeError> {
+        if let Some(launcher) = self.launcher.get() {
+            return Ok(launcher);
+        }
+        let launcher = Launcher::new()?;
+        Ok(self.launcher.get_or_init(|| launcher))
+    }
+
+    /// Keeps a staging directory until the build is over.
+    pub(crate) fn keep_staged(&self, staged: LayerIngest) {
+        locked(&self.staged).push(staged);
+    }
+
+    /// A context for work that nobody watches.
+    pub(crate) fn quiet_step(&self) -> StepContext {
+        StepContext { vertex: 0, reporter: Reporter::silent(), cancel: self.settings.cancel.child_token() }
     }
 
     /// Tells the engine what layers the image with this manifest has.

@@ -10,6 +10,7 @@
 //! bytes are in a build context. The engine brings it into the form that somebody needs, once, and a cache record is
 //! written only when all its layers' bytes belong to the store.
 
+mod archive;
 mod bridge;
 mod cache;
 mod copy;
@@ -23,7 +24,7 @@ mod logs;
 mod mkdir;
 
 pub use cache::LayerCache;
-pub use engine::{Engine, EngineSettings, PackedLayer};
+pub use engine::{Engine, EngineSettings, LocalSource, PackedLayer};
 pub use error::OpFailure;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};

@@ -24,6 +24,19 @@ pub enum LayerKind {
     Built,
     /// It came with an image and can be had again: it counts as available even when nothing of it is here.
     Pulled,
+    /// A step described it entry by entry: its directory holds exactly those entries, and nothing that has to be
+    /// compared with the layers below.
+    Written,
+}
+
+impl LayerKind {
+    fn from_row(value: i64) -> Self {
+        match value {
+            0 => Self::Built,
+            1 => Self::Pulled,
+            _ => Self::Written,
+        }
+    }
 }
 
 /// A layer that the index knows.
@@ -222,7 +235,7 @@ pub(crate) const LAYER: &str = "id, kind, content, created, created_nanos, bytes
 pub(crate) fn layer_row(row: &Row<'_>) -> rusqlite::Result<Layer> {
     Ok(Layer {
         id: digest(row, 0)?,
-        kind: if row.get::<_, i64>(1)? == 0 { LayerKind::Built } else { LayerKind::Pulled },
+        kind: LayerKind::from_row(row.get(1)?),
         content_digest: optional_digest(row, 2)?,
         created: row.get(3)?,
         created_nanos: row.get(4)?,

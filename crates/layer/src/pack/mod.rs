@@ -57,6 +57,15 @@ impl Compression {
         }
     }
 
+    /// A name for what these settings do to the same entries. It changes whenever the bytes would (DESIGN promise 3).
+    pub fn codec(self) -> String {
+        match self {
+            Self::None => "tar-1".to_owned(),
+            Self::Gzip { level } => format!("gzip-1.{level}"),
+            Self::Zstd { level } => format!("zstd-1.{level}"),
+        }
+    }
+
     fn check(self) -> Result<(), PackError> {
         match self {
             Self::Gzip { level } if level > 9 => {
