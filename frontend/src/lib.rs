@@ -5,8 +5,16 @@
 
 pub mod ast;
 pub mod diagnostic;
+mod directive;
+pub mod dump;
+pub mod heredoc;
+mod json;
+mod line;
 pub mod mount;
+mod node;
 pub mod parser;
+pub mod source;
 
-pub use diagnostic::{Diagnostic, Severity};
+pub use diagnostic::{Diagnostic, Phase, Severity};
+pub use directive::detect_syntax;
 pub use parser::{parse, parse_onbuild};
