@@ -4,16 +4,21 @@
 //! [`Diagnostic`]s. See `ast.rs` for the types that the parsing half hands to the lowering half.
 
 pub mod ast;
+pub mod csv;
 pub mod diagnostic;
 mod directive;
 pub mod dump;
+mod flag;
 pub mod heredoc;
+pub mod instruction;
 mod json;
 mod line;
 pub mod mount;
 mod node;
+pub mod number;
 pub mod parser;
 pub mod source;
+pub mod suggest;
 
 pub use diagnostic::{Diagnostic, Phase, Severity};
 pub use directive::detect_syntax;
