@@ -17,6 +17,7 @@ pub mod mount;
 mod node;
 pub mod number;
 pub mod parser;
+pub mod port;
 pub mod source;
 pub mod suggest;
 
