@@ -18,9 +18,11 @@ mod node;
 pub mod number;
 pub mod parser;
 pub mod port;
+pub mod render;
 pub mod source;
 pub mod suggest;
 
 pub use diagnostic::{Diagnostic, Phase, Severity};
 pub use directive::detect_syntax;
 pub use parser::{parse, parse_onbuild};
+pub use render::{render, render_colored};
