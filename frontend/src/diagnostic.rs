@@ -1,0 +1,62 @@
+//! What is wrong, or could be better, and where.
+
+use crate::ast::{LineRange, Span};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// The build cannot go on.
+    Error,
+    /// The build goes on.
+    Warning,
+}
+
+/// One finding about a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub severity: Severity,
+    /// The lint's name (`NoEmptyContinuation`), `None` for errors.
+    pub rule: Option<&'static str>,
+    /// BuildKit's text, without file name and line number.
+    pub message: String,
+    /// The lines at fault; `0..=0` when there is no line.
+    pub lines: LineRange,
+    /// The words at fault, most important first; may be empty, then the whole lines are meant.
+    pub spans: Vec<Span>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error on some lines.
+    pub fn error(message: impl Into<String>, lines: LineRange) -> Self {
+        Diagnostic {
+            severity: Severity::Error,
+            rule: None,
+            message: message.into(),
+            lines,
+            spans: Vec::new(),
+            help: None,
+        }
+    }
+
+    /// A warning of a lint rule.
+    pub fn warning(rule: &'static str, message: impl Into<String>, lines: LineRange) -> Self {
+        Diagnostic { severity: Severity::Warning, rule: Some(rule), ..Diagnostic::error(message, lines) }
+    }
+
+    /// Adds a place; places without text are left out.
+    pub fn with_span(mut self, span: Span) -> Self {
+        if !span.is_empty() {
+            self.spans.push(span);
+        }
+        self
+    }
+
+    /// Adds a remedy.
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
