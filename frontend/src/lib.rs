@@ -3,13 +3,28 @@
 //! Nothing here does I/O and nothing fails: every function gives what it could read together with
 //! [`Diagnostic`]s. See `ast.rs` for the types that the parsing half hands to the lowering half.
 
+mod args;
 pub mod ast;
 pub mod diagnostic;
+mod directive;
+pub mod dump;
 pub mod env;
+pub mod heredoc;
+mod json;
+mod line;
+pub mod lower;
 pub mod mount;
+mod node;
 pub mod parser;
+mod paths;
 pub mod quote;
 pub mod shell;
+pub mod source;
+mod stage;
 
-pub use diagnostic::{Diagnostic, Severity};
+pub use diagnostic::{Diagnostic, Phase, Severity};
+pub use directive::detect_syntax;
+pub use lower::{
+    ImageRequest, LowerOptions, NamedContext, ResolveError, ResolvedImage, Resolver, image_requests, lower,
+};
 pub use parser::{parse, parse_onbuild};

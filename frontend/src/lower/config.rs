@@ -199,11 +199,7 @@ impl Lowering<'_, '_> {
             let value = match (self.plan.options.build_arg(name), &pair.default) {
                 (Some(value), _) => Some(value.to_owned()),
                 (None, Some(default)) => Some(expand(state, &self.plan.lex, default)?),
-                (None, None) => match self.plan.globals.get(name) {
-                    // The global value is expanded once more, as BuildKit does.
-                    Some(value) => Some(value.to_owned()),
-                    None => None,
-                },
+                (None, None) => self.plan.globals.get(name).map(str::to_owned),
             };
             text.push(' ');
             text.push_str(name);

@@ -7,7 +7,6 @@
 mod config;
 mod copy;
 mod expose;
-mod heredoc;
 mod mounts;
 mod names;
 pub(crate) mod options;
@@ -39,7 +38,7 @@ use vertices::Vertices;
 /// mebibytes; without a limit, a short file could make values double endlessly.
 const MAX_ENV: usize = 4 << 20;
 
-/// Images that the comments and suggestions of "not found" errors know.
+/// Images that suggestions of "not found" errors know.
 const COMMON_IMAGES: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
 
 /// Lowers a Dockerfile to the operations that make the target stage's image.
@@ -54,8 +53,14 @@ pub fn lower(
         Ok(plan) => plan,
         Err(error) => return (None, vec![error]),
     };
-    let mut lowering =
-        Lowering { plan, resolver, vertices: Vertices::default(), states: Vec::new(), diagnostics: Vec::new() };
+    let mut lowering = Lowering {
+        plan,
+        resolver,
+        vertices: Vertices::default(),
+        states: Vec::new(),
+        done: BTreeSet::new(),
+        diagnostics: Vec::new(),
+    };
     let definition = match lowering.run() {
         Ok(definition) => Some(definition),
         Err(error) => {
@@ -88,6 +93,8 @@ struct Lowering<'a, 'r> {
     vertices: Vertices,
     /// By node; `None` until its base is known.
     states: Vec<Option<State>>,
+    /// Stages that are lowered to their end.
+    done: BTreeSet<usize>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -217,6 +224,7 @@ impl Lowering<'_, '_> {
         }
         self.plan.nodes[node].commands = commands;
         self.states[node] = Some(state);
+        self.done.insert(node);
         Ok(())
     }
 

@@ -1,0 +1,164 @@
+//! Replays what BuildKit's own parser returned for 1121 Dockerfiles and some smaller tables.
+//!
+//! The data is not in the repository; without it every test prints a `skipped:` line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rbuild_frontend::dump::{dump, nodes_json};
+use rbuild_frontend::{Diagnostic, Phase, parse};
+use serde_json::{Value, json};
+
+/// Entries of a file that must replay, in per cent.
+const REQUIRED: usize = 99;
+
+#[expect(clippy::disallowed_methods, reason = "a test finds its data through the environment")]
+fn data(test: &str) -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance");
+    let root = std::env::var_os("RBUILD_CONFORMANCE").map_or(beside, PathBuf::from);
+    if root.is_dir() {
+        return Some(root);
+    }
+    println!("skipped: {test}: no conformance data at {}", root.display());
+    None
+}
+
+fn golden(test: &str, name: &str) -> Option<Vec<Value>> {
+    let text = fs::read(data(test)?.join("golden").join(name)).unwrap();
+    Some(serde_json::from_slice(&text).unwrap())
+}
+
+/// Counts what was replayed and says what did not fit.
+#[derive(Default)]
+struct Score {
+    run: usize,
+    skipped: usize,
+    failures: Vec<String>,
+}
+
+impl Score {
+    fn check(&mut self, name: &str, what: &str, got: &Value, want: &Value) -> bool {
+        if got != want {
+            self.failures.push(format!("{name}: {what}\n   got {got}\n  want {want}"));
+        }
+        got == want
+    }
+
+    fn finish(self, file: &str) {
+        let passed = self.run - self.failures.len().min(self.run);
+        println!("{file}: {}/{passed}/{} (run/passed/skipped)", self.run, self.skipped);
+        for failure in &self.failures {
+            println!("- {failure}");
+        }
+        assert!(self.run > 0, "{file}: nothing was replayed");
+        assert!(passed * 100 >= self.run * REQUIRED, "{file}: only {passed} of {} fit", self.run);
+    }
+}
+
+fn error_lines(diagnostic: &Diagnostic) -> Value {
+    (diagnostic.lines.start..=diagnostic.lines.end).collect()
+}
+
+fn first_error(diagnostics: &[Diagnostic]) -> Option<&Diagnostic> {
+    diagnostics.iter().find(|diagnostic| diagnostic.is_error())
+}
+
+#[test]
+fn dockerfile_parse() {
+    let Some(entries) = golden("dockerfile_parse", "dockerfile-parse.json") else { return };
+    let mut score = Score::default();
+    for entry in &entries {
+        score.run += 1;
+        replay(entry, &mut score);
+    }
+    score.finish("golden/dockerfile-parse.json");
+}
+
+/// Compares one entry; stops at the first difference.
+fn replay(entry: &Value, score: &mut Score) -> Option<()> {
+    let name = entry["name"].as_str().unwrap();
+    let text = entry["dockerfile"].as_str().unwrap();
+    let (file, diagnostics) = parse(text.as_bytes());
+    let error = first_error(&diagnostics);
+    let parse_error = error.filter(|error| error.phase == Phase::Parse);
+    let message = parse_error.map(Diagnostic::full_message);
+    let mut check = |what: &str, got: Value, want: &Value| score.check(name, what, &got, want).then_some(());
+    check("parse_error", json!(message), &entry["parse_error"])?;
+    if let Some(error) = parse_error {
+        return check("error_lines", error_lines(error), &entry["error_lines"]);
+    }
+    check("escape", json!(file.directives.escape), &entry["escape"])?;
+    check("nodes", without_child_lines(nodes_json(&file)), &without_child_lines(entry["nodes"].clone()))?;
+    check("dump", json!(dump(&file)), &entry["dump"])?;
+    let warned = file.nodes.iter().filter(|node| !node.empty_continuations.is_empty());
+    let warnings: Vec<String> =
+        warned.map(|node| format!("Empty continuation line found in: {}", node.original)).collect();
+    check("warnings", json!(warnings), entry.get("warnings").unwrap_or(&json!([])))?;
+    let allowed = entry["nondeterministic"]["instruction_error"].as_array();
+    let message = json!(error.map(Diagnostic::full_message));
+    match allowed {
+        Some(allowed) if allowed.contains(&message) => {}
+        _ => check("instruction_error", message, &entry["instruction_error"])?,
+    }
+    if let Some(error) = error {
+        return check("instruction_error_lines", error_lines(error), &entry["instruction_error_lines"]);
+    }
+    let stages = file.stages.iter().map(|stage| {
+        let platform = stage.from.platform.as_ref().map_or("", |word| word.as_str());
+        json!([stage.name.as_deref().unwrap_or(""), stage.from.image.value, platform])
+    });
+    check("stages", stages.collect(), entry.get("stages").filter(|stages| !stages.is_null()).unwrap_or(&json!([])))
+}
+
+/// Instructions below ONBUILD have no lines of their own in the golden data.
+fn without_child_lines(mut nodes: Value) -> Value {
+    for node in nodes.as_array_mut().into_iter().flatten() {
+        if let Some(child) = node.get_mut("child").and_then(Value::as_object_mut) {
+            child.remove("start_line");
+            child.remove("end_line");
+        }
+    }
+    nodes
+}
+
+#[test]
+fn parser_testfiles() {
+    let Some(root) = data("parser_testfiles") else { return };
+    let mut score = Score::default();
+    for entry in fs::read_dir(root.join("buildkit-parser/testfiles")).unwrap() {
+        let folder = entry.unwrap().path();
+        let (file, diagnostics) = parse(&fs::read(folder.join("Dockerfile")).unwrap());
+        let want = fs::read_to_string(folder.join("result")).unwrap();
+        score.run += 1;
+        let got = dump(&file) + "\n";
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if score.check(&name, "dump", &json!(got), &json!(want)) {
+            let error = first_error(&diagnostics).filter(|error| error.phase == Phase::Parse);
+            score.check(&name, "error", &json!(error.map(|error| &error.message)), &Value::Null);
+        }
+    }
+    assert_eq!(score.run, 31);
+    score.finish("buildkit-parser/testfiles");
+}
+
+#[test]
+fn parser_testfiles_negative() {
+    let Some(root) = data("parser_testfiles_negative") else { return };
+    let mut score = Score::default();
+    for entry in fs::read_dir(root.join("buildkit-parser/testfiles-negative")).unwrap() {
+        let folder = entry.unwrap().path();
+        let (_, diagnostics) = parse(&fs::read(folder.join("Dockerfile")).unwrap());
+        let failed = first_error(&diagnostics).is_some_and(|error| error.phase == Phase::Parse);
+        score.run += 1;
+        score.check(&folder.display().to_string(), "fails", &json!(failed), &json!(true));
+    }
+    score.finish("buildkit-parser/testfiles-negative");
+}
+
+#[test]
+fn parser_testfile_line() {
+    let Some(root) = data("parser_testfile_line") else { return };
+    let (file, _) = parse(&fs::read(root.join("buildkit-parser/testfile-line/Dockerfile")).unwrap());
+    let lines: Vec<_> = file.nodes.iter().map(|node| (node.lines.start, node.lines.end)).collect();
+    assert_eq!(lines, [(5, 5), (11, 12), (17, 31)]);
+}
