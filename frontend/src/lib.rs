@@ -16,7 +16,7 @@ pub mod lower;
 pub mod mount;
 mod node;
 pub mod parser;
-mod paths;
+pub mod paths;
 pub mod quote;
 pub mod shell;
 pub mod source;

@@ -168,9 +168,11 @@ impl<'a> Plan<'a> {
         if expansion.result.is_empty() {
             return Err(error(format!("empty platform value from expression {written}{suggestion}")));
         }
-        expansion.result.parse().map(Some).map_err(|reason| {
-            error(format!("failed to parse platform {written}: {reason}{suggestion}"))
-        })
+        expansion
+            .result
+            .parse()
+            .map(Some)
+            .map_err(|reason| error(format!("failed to parse platform {written}: {reason}{suggestion}")))
     }
 
     fn find_target(&self) -> Result<usize, Diagnostic> {

@@ -107,7 +107,11 @@ fn replay(entry: &Value, score: &mut Score) -> Option<()> {
         let platform = stage.from.platform.as_ref().map_or("", |word| word.as_str());
         json!([stage.name.as_deref().unwrap_or(""), stage.from.image.value, platform])
     });
-    check("stages", stages.collect(), entry.get("stages").filter(|stages| !stages.is_null()).unwrap_or(&json!([])))
+    check(
+        "stages",
+        stages.collect(),
+        entry.get("stages").filter(|stages| !stages.is_null()).unwrap_or(&json!([])),
+    )
 }
 
 /// Instructions below ONBUILD have no lines of their own in the golden data.

@@ -99,7 +99,13 @@ impl Lowering<'_, '_> {
         self.copy(node, state, command, copying)
     }
 
-    fn copy(&mut self, node: usize, state: &mut State, command: &Command<'_>, copying: Copying<'_>) -> Outcome {
+    fn copy(
+        &mut self,
+        node: usize,
+        state: &mut State,
+        command: &Command<'_>,
+        copying: Copying<'_>,
+    ) -> Outcome {
         let lex = self.plan.lex;
         let lines = command.instruction.lines;
         let sources: Vec<String> =
@@ -170,7 +176,12 @@ fn inline(state: &State, content: &SourceContent) -> Outcome<(String, String)> {
     Ok((name, data))
 }
 
-fn created_by(copying: &Copying<'_>, sources: &[String], contents: &[(String, String)], dest: &str) -> String {
+fn created_by(
+    copying: &Copying<'_>,
+    sources: &[String],
+    contents: &[(String, String)],
+    dest: &str,
+) -> String {
     let mut text = String::from(if copying.is_add { "ADD" } else { "COPY" });
     if copying.parents {
         text.push_str(" --parents");
@@ -202,10 +213,9 @@ fn with_pivot(source: &str) -> String {
 }
 
 /// Octal up to 07777, or symbolic.
-fn check_chmod(chmod: &str) -> Outcome {
-    let not_octal = || {
-        format!("invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777")
-    };
+pub(super) fn check_chmod(chmod: &str) -> Outcome {
+    let not_octal =
+        || format!("invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777");
     let octal = !chmod.is_empty() && chmod.bytes().all(|b| b.is_ascii_digit() || b == b'_');
     match u32::from_str_radix(chmod, 8) {
         Ok(mode) if mode <= 0o7777 && !chmod.starts_with('+') => Ok(()),

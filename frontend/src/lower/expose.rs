@@ -55,9 +55,9 @@ pub(crate) fn port_spec(spec: &str) -> Outcome<Vec<String>> {
 
 fn check_ip(text: &str) -> Outcome {
     let ip = match text.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').ok_or_else(|| {
-            format!("invalid IP address {text}: address {text}:: missing ']' in address")
-        })?,
+        Some(rest) => rest
+            .strip_suffix(']')
+            .ok_or_else(|| format!("invalid IP address {text}: address {text}:: missing ']' in address"))?,
         None => text,
     };
     if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {

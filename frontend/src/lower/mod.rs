@@ -5,6 +5,8 @@
 //! dispatched in file order. The first error ends the work, as in BuildKit; what the engine cannot do yet is collected.
 
 mod config;
+#[cfg(test)]
+mod conformance;
 mod copy;
 mod expose;
 mod mounts;

@@ -103,7 +103,9 @@ impl Lowering<'_, '_> {
     fn directory_kind(&self, spec: &MountSpec, root: Option<&Root>, inputs: &mut Inputs) -> MountKind {
         let source = paths::join("/", &spec.source);
         match spec.kind {
-            MountType::Tmpfs => MountKind::Tmpfs { size: u64::try_from(spec.size_limit).ok().filter(|n| *n > 0) },
+            MountType::Tmpfs => {
+                MountKind::Tmpfs { size: u64::try_from(spec.size_limit).ok().filter(|n| *n > 0) }
+            }
             MountType::Cache => MountKind::Cache {
                 id: self.cache_id(spec),
                 sharing: match spec.sharing {

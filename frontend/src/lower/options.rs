@@ -87,10 +87,9 @@ impl Contexts {
                 };
                 let mut key = lookup_name(name)?;
                 if let Some(platform) = platform {
-                    let platform = platform.parse::<Platform>().map_or_else(
-                        |_| platform.to_owned(),
-                        |platform| platform.normalized().format_all(),
-                    );
+                    let platform = platform
+                        .parse::<Platform>()
+                        .map_or_else(|_| platform.to_owned(), |platform| platform.normalized().format_all());
                     key = format!("{key}::{platform}");
                 }
                 Some((key, (written.clone(), context.clone())))
@@ -101,7 +100,8 @@ impl Contexts {
 
     /// The context that stands for a stage or an image, with its name as written: first the one for the platform.
     pub(crate) fn find(&self, name: &str, platform: &Platform) -> Option<&(String, NamedContext)> {
-        if self.by_name.is_empty() || ["scratch", "context"].iter().any(|own| name.eq_ignore_ascii_case(own)) {
+        if self.by_name.is_empty() || ["scratch", "context"].iter().any(|own| name.eq_ignore_ascii_case(own))
+        {
             return None;
         }
         let name = lookup_name(name)?;

@@ -130,9 +130,10 @@ fn script(run: &RunInstruction) -> Script {
     };
     if parse_heredoc(first).is_none() {
         // The shell reads the heredocs: they are put behind the command again.
-        let text = run.heredocs.iter().fold(first.clone(), |text, heredoc| {
-            format!("{text}\n{}{}", heredoc.content, heredoc.name)
-        });
+        let text = run
+            .heredocs
+            .iter()
+            .fold(first.clone(), |text, heredoc| format!("{text}\n{}{}", heredoc.content, heredoc.name));
         return Script { args: vec![text], pipes: Vec::new(), summary: String::new() };
     }
     let body = heredoc.body();

@@ -23,20 +23,18 @@ impl Unsupported {
     /// The refusal, with what to do instead.
     pub(crate) fn diagnostic(self, lines: LineRange) -> Diagnostic {
         let (what, help) = match self {
-            Self::AddUrl => (
-                "ADD of a URL",
-                "download the file in a RUN, or put it into the build context and COPY it",
-            ),
+            Self::AddUrl => {
+                ("ADD of a URL", "download the file in a RUN, or put it into the build context and COPY it")
+            }
             Self::AddGit => (
                 "ADD of a git repository",
                 "clone it in a RUN, or pass a checkout with --build-context and COPY --from it",
             ),
             Self::Device => ("RUN --device", "remove the flag"),
             Self::Insecure => ("RUN --security=insecure", "run the step without the flag"),
-            Self::EpochOfSource => (
-                "SOURCE_DATE_EPOCH from a context or stage",
-                "give the seconds since 1970 as a number",
-            ),
+            Self::EpochOfSource => {
+                ("SOURCE_DATE_EPOCH from a context or stage", "give the seconds since 1970 as a number")
+            }
         };
         Diagnostic::error(format!("{what} is not supported yet"), lines).with_help(help)
     }
