@@ -5,22 +5,28 @@
 
 mod args;
 pub mod ast;
+pub mod csv;
 pub mod diagnostic;
 mod directive;
 pub mod dump;
 pub mod env;
+mod flag;
 pub mod heredoc;
+pub mod instruction;
 mod json;
 mod line;
 pub mod lower;
 pub mod mount;
 mod node;
+pub mod number;
 pub mod parser;
 pub mod paths;
+pub mod port;
 pub mod quote;
 pub mod shell;
 pub mod source;
 mod stage;
+pub mod suggest;
 
 pub use diagnostic::{Diagnostic, Phase, Severity};
 pub use directive::detect_syntax;

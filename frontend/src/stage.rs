@@ -5,10 +5,10 @@ use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Stage};
 use crate::diagnostic::Diagnostic;
 use crate::env::{Env, Lookup};
 use crate::lower::options::Contexts;
-use crate::lower::suggest::{nearest, with_suggestion};
 use crate::lower::{ImageRequest, LowerOptions, NamedContext, mount_from};
 use crate::quote::go_quote;
 use crate::shell::Lex;
+use crate::suggest::{suggest, with_suggestion};
 use rbuild_oci::{Platform, Reference};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -162,7 +162,8 @@ impl<'a> Plan<'a> {
             .lex
             .process(written, &self.globals)
             .map_err(|error| Diagnostic::error(error.to_string(), lines))?;
-        let suggestion = expansion.unmatched.iter().find_map(|name| nearest(name, self.globals.names()));
+        let suggestion =
+            expansion.unmatched.iter().find_map(|name| suggest(name, self.globals.names(), true));
         let suggestion = suggestion.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
         let error = |message| Diagnostic::error(message, lines).with_span(word.span);
         if expansion.result.is_empty() {
@@ -179,7 +180,7 @@ impl<'a> Plan<'a> {
         let Some(target) = &self.options.target else { return Ok(self.nodes.len() - 1) };
         self.by_name.get(&target.to_lowercase()).copied().ok_or_else(|| {
             let message = format!("target stage {} could not be found", go_quote(target));
-            Diagnostic::error(with_suggestion(message, target, self.names()), LineRange::default())
+            Diagnostic::error(with_suggestion(message, target, self.names(), true), LineRange::default())
         })
     }
 

@@ -1,11 +1,12 @@
 //! Instructions that change the image's config only (A6 to A8), and ARG and WORKDIR.
 
 use super::state::State;
-use super::{Lowering, Outcome, expose, names, signal};
+use super::{Lowering, Outcome, names};
 use crate::args::NOT_IN_ENV;
 use crate::ast::{self, ArgInstruction, CommandLine, Instruction, InstructionKind, KeyValue, Word};
 use crate::env::Lookup;
 use crate::paths;
+use crate::port::{parse_expose_word, parse_signal};
 use crate::quote::go_quote_list;
 use crate::shell::Lex;
 use rbuild_ir::{MkdirOp, Op};
@@ -56,7 +57,7 @@ pub(super) fn apply(state: &mut State, lex: &Lex, kind: &InstructionKind) -> Out
         }
         InstructionKind::Volume(words) => volume(state, lex, words),
         InstructionKind::Expose(words) => {
-            let ports = expose::ports(words, lex, &state.env)?;
+            let ports = ports(words, lex, &state.env)?;
             let exposed = state.config.config.exposed_ports.get_or_insert_default();
             exposed.extend(ports.iter().map(|port| (port.clone(), Default::default())));
             state.commit(format!("EXPOSE [{}]", ports.join(" ")));
@@ -64,9 +65,7 @@ pub(super) fn apply(state: &mut State, lex: &Lex, kind: &InstructionKind) -> Out
         }
         InstructionKind::StopSignal(word) => {
             let name = expand(state, lex, word)?;
-            if !signal::is_signal(&name) {
-                return Err(format!("invalid signal: {name}"));
-            }
+            parse_signal(&name)?;
             state.commit(format!("STOPSIGNAL {name}"));
             state.config.config.stop_signal = Some(name);
             Ok(())
@@ -126,6 +125,19 @@ fn label(state: &mut State, lex: &Lex, pairs: &[KeyValue]) -> Outcome {
     state.commit(pairs_text("LABEL", &pairs));
     state.config.config.labels.get_or_insert_default().extend(pairs);
     Ok(())
+}
+
+/// The ports of an EXPOSE: words are sorted, then expanded and split again.
+fn ports(words: &[Word], lex: &Lex, env: &dyn Lookup) -> Outcome<Vec<String>> {
+    let mut sorted: Vec<&str> = words.iter().map(Word::as_str).collect();
+    sorted.sort_unstable();
+    let mut ports = Vec::new();
+    for word in sorted {
+        for spec in lex.words(word, env).map_err(|error| error.to_string())? {
+            ports.extend(parse_expose_word(&spec)?);
+        }
+    }
+    Ok(ports)
 }
 
 fn volume(state: &mut State, lex: &Lex, words: &[Word]) -> Outcome {

@@ -1,7 +1,7 @@
 //! Replays BuildKit's tables for the parts of lowering that have their own.
 
 use super::remote::{Remote, classify};
-use super::{config, copy, expose, signal};
+use super::{config, copy};
 use crate::paths;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -41,24 +41,6 @@ fn copy_path_normalize() {
         let (cwd, path) = (text(&entry, "cwd"), text(&entry, "path"));
         assert_eq!(paths::copy_dest(cwd, path), text(&entry, "as_dest"), "{entry}");
         assert_eq!(paths::copy_source(path), text(&entry, "as_src"), "{entry}");
-    }
-}
-
-#[test]
-fn expose() {
-    for entry in table("expose.json") {
-        let got = expose::port_spec(text(&entry, "in"));
-        match entry["error"].as_str() {
-            Some(error) => assert_eq!(got, Err(error.to_owned()), "{entry}"),
-            None => assert_eq!(serde_json::json!(got.unwrap_or_default()), entry["out"], "{entry}"),
-        }
-    }
-}
-
-#[test]
-fn signals() {
-    for entry in table("signals.json") {
-        assert_eq!(signal::is_signal(text(&entry, "signal")), entry["error"].is_null(), "{entry}");
     }
 }
 

@@ -8,16 +8,13 @@ mod config;
 #[cfg(test)]
 mod conformance;
 mod copy;
-mod expose;
 mod mounts;
 mod names;
 pub(crate) mod options;
 mod remote;
 mod resolve;
 mod run;
-mod signal;
 mod state;
-pub(crate) mod suggest;
 pub(crate) mod unsupported;
 mod vertices;
 
@@ -171,7 +168,7 @@ impl Lowering<'_, '_> {
         let image = self.resolver.resolve(&request).map_err(|error| {
             let name = &node.base_name;
             let names = self.plan.names().chain(COMMON_IMAGES);
-            let message = suggest::with_suggestion(format!("{name}: {error}"), name, names);
+            let message = crate::suggest::with_suggestion(format!("{name}: {error}"), name, names, true);
             Diagnostic::error(message, node.lines)
         })?;
         let mut platform = request.platform;

@@ -3,6 +3,7 @@
 use super::state::{Root, State};
 use super::vertices::Inputs;
 use super::{Lowering, Outcome};
+use crate::csv;
 use crate::mount::{MountSpec, MountType, Sharing};
 use crate::paths;
 use crate::quote::go_quote;
@@ -17,42 +18,9 @@ const SSH_MODE: u32 = 0o600;
 
 /// The value of `from` in a `--mount`: it decides what a stage depends on before variables are known.
 pub(crate) fn mount_from(value: &str) -> Option<String> {
-    let mut from = None;
-    let mut rest = Some(value);
-    while let Some(text) = rest {
-        let field;
-        (field, rest) = csv_field(text);
-        if let Some((key, value)) = field.split_once('=')
-            && key.eq_ignore_ascii_case("from")
-        {
-            from = Some(value.to_owned());
-        }
-    }
-    from
-}
-
-/// The first field of a line of CSV and what follows its comma.
-fn csv_field(text: &str) -> (String, Option<&str>) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        return match text.split_once(',') {
-            Some((field, rest)) => (field.to_owned(), Some(rest)),
-            None => (text.to_owned(), None),
-        };
-    };
-    let mut field = String::new();
-    let mut rest = quoted;
-    while let Some((part, after)) = rest.split_once('"') {
-        field.push_str(part);
-        match after.strip_prefix('"') {
-            Some(after) => {
-                field.push('"');
-                rest = after;
-            }
-            None => return (field, after.strip_prefix(',')),
-        }
-    }
-    field.push_str(rest);
-    (field, None)
+    let fields = csv::fields(value).ok()?;
+    let pairs = fields.iter().filter_map(|field| field.split_once('='));
+    pairs.filter(|(key, _)| key.eq_ignore_ascii_case("from")).last().map(|(_, value)| value.to_owned())
 }
 
 impl Lowering<'_, '_> {
