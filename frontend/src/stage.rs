@@ -207,6 +207,10 @@ impl<'a> Plan<'a> {
             InstructionKind::Run(run) => {
                 for mount in &run.mounts {
                     let from = mount_from(mount.as_str()).filter(|from| !from.is_empty());
+                    if from.is_none() {
+                        // BuildKit counts these as stages: it shows in step names and in `--from=<index>`.
+                        self.image("scratch", lines);
+                    }
                     sources.push(from.map(|from| self.named_source(&from, lines)));
                 }
             }
@@ -243,10 +247,15 @@ impl<'a> Plan<'a> {
         if let Some(&stage) = self.by_name.get(&from.to_lowercase()) {
             return stage;
         }
+        self.image(from, lines)
+    }
+
+    /// A new node for an image that is read from.
+    fn image(&mut self, name: &str, lines: LineRange) -> usize {
         self.nodes.push(Node {
             name: None,
             shown: String::new(),
-            base_name: from.to_owned(),
+            base_name: name.to_owned(),
             base: None,
             platform: None,
             context: None,

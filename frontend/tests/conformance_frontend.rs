@@ -6,7 +6,7 @@ use rbuild_frontend::{
 use rbuild_ir::{Definition, Vertex};
 use rbuild_oci::{Digest, ImageConfig, Platform};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 fn data(name: &str) -> Option<Value> {
@@ -35,7 +35,8 @@ impl Resolver for Bases {
         }
         let short = name.rsplit('/').next().unwrap_or_default();
         let config = self.0.get(short).unwrap_or(&self.0["busybox"]).clone();
-        Ok(ResolvedImage { manifest: fake_digest(), config })
+        let pinned = request.reference.split_once('@').and_then(|(_, digest)| digest.parse().ok());
+        Ok(ResolvedImage { manifest: pinned.unwrap_or_else(fake_digest), config })
     }
 }
 
@@ -96,18 +97,20 @@ fn normalized(value: &Value) -> Value {
     }
 }
 
-/// Names in order, equal vertices once.
+/// Names in order. Equal vertices count once, with the place of the first and the name of the last, as in BuildKit.
 fn steps(vertices: &[Vertex]) -> Vec<String> {
-    let mut seen = HashSet::new();
+    let mut places = HashMap::new();
+    let mut names: Vec<&str> = Vec::new();
     let own = format!("@{}", fake_digest());
-    vertices
-        .iter()
-        .filter(|vertex| seen.insert(vertex.digest))
-        .map(|vertex| match vertex.name.strip_suffix(&own) {
-            Some(name) => name.to_owned(),
-            None => vertex.name.clone(),
-        })
-        .collect()
+    for vertex in vertices {
+        let name = vertex.name.strip_suffix(&own).unwrap_or(&vertex.name);
+        let place = *places.entry(vertex.digest).or_insert(names.len());
+        match names.get_mut(place) {
+            Some(old) => *old = name,
+            None => names.push(name),
+        }
+    }
+    names.into_iter().map(str::to_owned).collect()
 }
 
 fn expected_steps(entry: &Value) -> Vec<String> {

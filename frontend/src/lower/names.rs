@@ -25,6 +25,7 @@ pub(super) fn prefixed(plan: &Plan<'_>, node: usize, state: &mut State, text: &s
 
 /// An instruction as written, variables expanded, its keyword in upper case. What cannot be expanded stays.
 pub(super) fn shown(text: &str, lex: &Lex, env: &dyn Lookup) -> String {
+    let text = text.trim_end();
     let text = lex.word(text, env).unwrap_or_else(|_| text.to_owned());
     match text.split_once(' ') {
         Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
