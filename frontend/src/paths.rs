@@ -62,18 +62,16 @@ pub fn workdir(current: &str, path: &str) -> String {
     normalize(current, path, false)
 }
 
-/// Destination of a COPY in the directory `cwd`, as BuildKit writes it: relative ones are cleaned.
+/// Destination of a COPY in the directory `cwd`, as BuildKit normalises it: relative ones are cleaned.
 pub fn copy_dest(cwd: &str, dest: &str) -> String {
-    // "" and "." mean the directory itself.
-    let dest = if dest.is_empty() || dest == "." { "./" } else { dest };
     normalize(cwd, dest, true)
 }
 
-/// The same, cleaned; a final `/` says that it has to be a directory.
+/// The same, cleaned; a final `/` says that it has to be a directory, as an empty one and `.` do.
 pub fn copy_dest_clean(cwd: &str, dest: &str) -> String {
-    let dest = copy_dest(cwd, dest);
-    let mut out = clean(&dest);
-    if (dest.ends_with('/') || dest.ends_with("/.")) && out != "/" {
+    let directory = matches!(dest, "" | ".") || dest.ends_with('/') || dest.ends_with("/.");
+    let mut out = clean(&copy_dest(cwd, dest));
+    if directory && out != "/" {
         out.push('/');
     }
     out
@@ -102,7 +100,8 @@ mod tests {
             assert_eq!(clean(path), cleaned, "{path}");
         }
         assert_eq!((base("/a/b/"), base("/"), base(""), base("x")), ("b", "/", ".", "x"));
-        assert_eq!(copy_dest_clean("/w", "a/."), "/w/a/");
-        assert_eq!(copy_dest_clean("/w", "/a//b"), "/a/b");
+        for (dest, cleaned) in [("a/.", "/w/a/"), ("/a//b", "/a/b"), (".", "/w/"), ("", "/w/"), ("..", "/")] {
+            assert_eq!(copy_dest_clean("/w", dest), cleaned, "{dest}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use rbuild_frontend::{
     ImageRequest, LowerOptions, ResolveError, ResolvedImage, Resolver, Severity, lower, parse,
 };
-use rbuild_ir::{Definition, Vertex};
+use rbuild_ir::{Definition, Op, Vertex};
 use rbuild_oci::{Digest, ImageConfig, Platform};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +23,7 @@ fn data(name: &str) -> Option<Value> {
     }
 }
 
-/// Answers from frontend-bases.json as the recording did: by the last path element, else busybox.
+/// Answers from frontend-bases.json as the recording did: by the official image's name, else busybox.
 struct Bases(BTreeMap<String, ImageConfig>);
 
 impl Resolver for Bases {
@@ -33,15 +33,16 @@ impl Resolver for Bases {
         if name.contains("/missing/") {
             return Err(ResolveError { message: format!("{}: not found", request.reference) });
         }
-        let short = name.rsplit('/').next().unwrap_or_default();
+        let short = name.strip_prefix("docker.io/library/").unwrap_or_default();
         let config = self.0.get(short).unwrap_or(&self.0["busybox"]).clone();
         let pinned = request.reference.split_once('@').and_then(|(_, digest)| digest.parse().ok());
-        Ok(ResolvedImage { manifest: pinned.unwrap_or_else(fake_digest), config })
+        Ok(ResolvedImage { manifest: pinned.unwrap_or_else(|| fake_digest(&request.reference)), config })
     }
 }
 
-fn fake_digest() -> Digest {
-    Digest::of("manifest")
+/// The manifest of an unpinned image.
+fn fake_digest(reference: &str) -> Digest {
+    Digest::of(reference)
 }
 
 fn pairs(value: &Value) -> Vec<(String, String)> {
@@ -101,9 +102,11 @@ fn normalized(value: &Value) -> Value {
 fn steps(vertices: &[Vertex]) -> Vec<String> {
     let mut places = HashMap::new();
     let mut names: Vec<&str> = Vec::new();
-    let own = format!("@{}", fake_digest());
     for vertex in vertices {
-        let name = vertex.name.strip_suffix(&own).unwrap_or(&vertex.name);
+        let mut name = vertex.name.as_str();
+        if let Op::Image(image) = &vertex.op {
+            name = name.strip_suffix(&format!("@{}", fake_digest(&image.reference))).unwrap_or(name);
+        }
         let place = *places.entry(vertex.digest).or_insert(names.len());
         match names.get_mut(place) {
             Some(old) => *old = name,
