@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
+#[expect(clippy::disallowed_methods, reason = "a test finds its data through the environment")]
 fn data(name: &str) -> Option<Value> {
     let root = std::env::var_os("RBUILD_CONFORMANCE").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance"),

@@ -5,6 +5,7 @@ use rbuild_frontend::shell::Lex;
 use serde_json::Value;
 use std::path::PathBuf;
 
+#[expect(clippy::disallowed_methods, reason = "a test finds its data through the environment")]
 fn data(name: &str) -> Option<String> {
     let root = std::env::var_os("RBUILD_CONFORMANCE").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance"),

@@ -6,6 +6,7 @@ use crate::paths;
 use serde_json::Value;
 use std::path::PathBuf;
 
+#[expect(clippy::disallowed_methods, reason = "a test finds its data through the environment")]
 fn table(name: &str) -> Vec<Value> {
     let root = std::env::var_os("RBUILD_CONFORMANCE").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance"),

@@ -19,8 +19,8 @@ const SSH_MODE: u32 = 0o600;
 /// The value of `from` in a `--mount`: it decides what a stage depends on before variables are known.
 pub(crate) fn mount_from(value: &str) -> Option<String> {
     let fields = csv::fields(value).ok()?;
-    let pairs = fields.iter().filter_map(|field| field.split_once('='));
-    pairs.filter(|(key, _)| key.eq_ignore_ascii_case("from")).last().map(|(_, value)| value.to_owned())
+    let mut pairs = fields.iter().rev().filter_map(|field| field.split_once('='));
+    pairs.find(|(key, _)| key.eq_ignore_ascii_case("from")).map(|(_, value)| value.to_owned())
 }
 
 impl Lowering<'_, '_> {

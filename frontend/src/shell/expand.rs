@@ -155,6 +155,13 @@ impl<'a, 'e> Expander<'a, 'e> {
                 }
                 Ok(())
             }
+            '<' if self.rest.starts_with("<<") => {
+                // Blanks between the operator of a heredoc and its word don't separate words.
+                let end = 2 + self.rest[2..].len() - self.rest[2..].trim_start().len();
+                self.rest[..end].chars().for_each(|c| self.plain(c, true));
+                self.rest = &self.rest[end..];
+                Ok(())
+            }
             _ => {
                 self.next();
                 if c != self.lex.escape {
