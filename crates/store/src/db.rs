@@ -82,7 +82,7 @@ impl Db {
         loop {
             let tried = match &mut *slot {
                 Some(open) => f(&mut open.connection).map_err(|e| self.classify(e)),
-                None => match self.connect(warnings) {
+                None => match self.connect((!repaired).then_some(warnings)) {
                     Ok(open) => {
                         *slot = Some(open);
                         continue;
@@ -120,15 +120,15 @@ impl Db {
         if damaged { Failure::Damaged(e) } else { Failure::Other(StoreError::database(&self.path, e)) }
     }
 
-    fn connect(&self, warnings: &Mutex<Vec<String>>) -> std::result::Result<Open, Failure> {
+    /// `warnings` hears of an index that is lost, unless that is no surprise.
+    fn connect(&self, warnings: Option<&Mutex<Vec<String>>>) -> std::result::Result<Open, Failure> {
         let known = inode(&self.path).is_some();
         if known && let Some(open) = self.connect_existing()? {
             return Ok(open);
         }
         // Missing, or made by somebody who has not come to the schema yet.
         let _lock = self.lock().map_err(Failure::Other)?;
-        let missing = inode(&self.path).is_none();
-        if missing {
+        if inode(&self.path).is_none() {
             for suffix in ["-wal", "-shm"] {
                 let _ = fs::remove_file(with_suffix(&self.path, suffix));
             }
@@ -139,9 +139,11 @@ impl Db {
         let mut open = self.attach()?;
         let layers = self.snapshots().map_err(Failure::Other)?;
         create(&mut open.connection, &layers).map_err(|e| self.classify(e))?;
-        if missing && !layers.is_empty() {
+        if let Some(warnings) = warnings
+            && !layers.is_empty()
+        {
             locked(warnings).push(format!(
-                "the cache index {} was missing and has been rebuilt: {} layers are known, earlier steps run again",
+                "the cache index {} was lost and has been rebuilt: {} layers are known, earlier steps run again",
                 self.path.display(),
                 layers.len()
             ));

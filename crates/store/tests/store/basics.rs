@@ -148,7 +148,7 @@ fn what_dead_processes_left_is_cleared_and_what_live_ones_write_is_not() {
     let ingest = store.new_layer_dir().unwrap();
     let dead = store.root().join("ingest/1-00000000-0000000000000000");
     fs::create_dir_all(dead.join("l0/fs/sub")).unwrap();
-    fs::set_permissions(dead.join("l0/fs/sub"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dead.join("l0/fs/sub"), fs::Permissions::from_mode(0o000)).unwrap();
     let other = Store::open(store.root()).unwrap();
     assert!(!dead.exists());
     assert!(ingest.upper.exists());

@@ -1,5 +1,7 @@
 //! Tests of the store through its public interface, on a real directory.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod basics;
 mod crash;
 mod damage;
