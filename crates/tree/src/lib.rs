@@ -5,10 +5,14 @@
 //! and no path string is ever joined and handed to the kernel (DESIGN promise 6).
 
 mod entry;
+mod mem;
 mod path;
+mod resolve;
 
 pub use entry::{DataRef, DataSource, FileKind, LayerEntry, LayerEntryKind, Metadata, Timestamp, Xattrs};
+pub use mem::MemTree;
 pub use path::{InvalidPath, TreePath};
+pub use resolve::{MAX_COMPONENTS, MAX_LINKS, Resolved, resolve, resolve_with};
 
 use rbuild_oci::Digest;
 use std::ffi::OsString;
@@ -18,7 +22,7 @@ use std::io;
 /// A read-only tree of files.
 ///
 /// No method follows a symlink, neither in the last component nor before it: a path whose parent is not a directory
-/// does not exist. See `resolve` for following links inside the tree.
+/// does not exist. See [`resolve`] for following links inside the tree.
 pub trait Tree: Send + Sync {
     /// Metadata of the entry, or `None` when there is none. The root (`TreePath::root()`) always exists.
     fn lstat(&self, path: &TreePath) -> io::Result<Option<Metadata>>;
