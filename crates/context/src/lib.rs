@@ -1,5 +1,10 @@
 //! The build context: walking it, leaving out what .dockerignore says, and digests of its files.
 
 mod filter;
+pub mod glob;
+pub mod ignore;
+pub mod pattern;
 
 pub use filter::{Everything, Filter};
+pub use ignore::{Ignore, IgnoreError};
+pub use pattern::{Matcher, PatternError};
