@@ -5,7 +5,6 @@ mod compile;
 use crate::glob::Glob;
 use compile::{Compiled, compile};
 use regex::Regex;
-use std::borrow::Cow;
 
 /// Most patterns one matcher takes.
 pub const MAX_PATTERNS: usize = 4096;
@@ -135,7 +134,7 @@ impl Matcher {
             .any(|pattern| pattern.compiled.matches(&pattern.cleaned, &dir) || pattern.may_match_below(&dir))
     }
 
-    fn last(&self, path: &Cow<'_, str>) -> Option<&Pattern> {
+    fn last(&self, path: &str) -> Option<&Pattern> {
         if self.any.as_ref().is_some_and(|any| !any.is_match(path)) {
             return None;
         }
