@@ -48,22 +48,51 @@ fn similar(tree: &dyn Tree, path: &TreePath) -> Vec<TreePath> {
     paths.filter(|path| matches!(tree.lstat(path), Ok(Some(_)))).take(MAX_SIMILAR).collect()
 }
 
-/// How many characters must be inserted, removed or replaced, letter case aside; `None` when too many for the length.
+/// How many characters must be inserted, removed, replaced or swapped with the next, letter case aside; `None` when too
+/// many for the length.
 fn distance(a: &OsStr, b: &OsStr) -> Option<usize> {
-    if a.len() > MAX_NAME || b.len() > MAX_NAME || a.len().abs_diff(b.len()) > 4 * MAX_DISTANCE {
+    let letters = |name: &OsStr| -> Vec<char> { name.to_string_lossy().to_lowercase().chars().collect() };
+    if a.len().max(b.len()) > MAX_NAME {
         return None;
     }
-    let letters = |name: &OsStr| -> Vec<char> { name.to_string_lossy().to_lowercase().chars().collect() };
     let (a, b) = (letters(a), letters(b));
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+    let allowed = (a.len() / 3).clamp(1, MAX_DISTANCE);
+    if a.len().abs_diff(b.len()) > allowed {
+        return None;
+    }
+    let first: Vec<usize> = (0..=b.len()).collect();
+    let (mut before, mut last) = (first.clone(), first);
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let mut best = (last[j] + usize::from(a[i] != b[j])).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                best = best.min(before[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    Some(last[b.len()]).filter(|distance| *distance <= allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similar_names() {
+        for (a, b, want) in [
+            ("nope", "one", None),
+            ("dri", "dir", Some(1)),
+            ("A.TXT", "a.txt", Some(0)),
+            ("package.jsn", "package.json", Some(1)),
+            ("pakcage.jsn", "package.json", Some(2)),
+            ("x", "y", Some(1)),
+            ("abc", "xyz", None),
+            ("", "a", Some(1)),
+        ] {
+            assert_eq!(distance(OsStr::new(a), OsStr::new(b)), want, "{a} {b}");
         }
     }
-    let distance = row[b.len()];
-    (distance <= MAX_DISTANCE && distance < a.len().max(1)).then_some(distance)
 }

@@ -12,7 +12,7 @@ mod resolve;
 pub use entry::{DataRef, DataSource, FileKind, LayerEntry, LayerEntryKind, Metadata, Timestamp, Xattrs};
 pub use mem::MemTree;
 pub use path::{InvalidPath, TreePath};
-pub use resolve::{MAX_COMPONENTS, MAX_LINKS, Resolved, resolve, resolve_with};
+pub use resolve::{MAX_COMPONENTS, MAX_LINKS, Resolved, is_loop, resolve, resolve_with};
 
 use rbuild_oci::Digest;
 use std::ffi::OsString;

@@ -4,6 +4,7 @@ use crate::{DataSource, FileKind, LayerEntry, LayerEntryKind, Metadata, Timestam
 use rbuild_oci::Digest;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::ops::Bound;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 ///
 /// # Panics
 /// The builder methods panic on a path with a NUL byte.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct MemTree {
     nodes: BTreeMap<TreePath, Node>,
     last: TreePath,
@@ -28,6 +29,17 @@ pub struct MemTree {
 struct Node {
     meta: Metadata,
     data: Arc<[u8]>,
+}
+
+impl fmt::Debug for MemTree {
+    /// The paths, with types and modes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(path, node): (&TreePath, &Node)| match node.meta.kind {
+            FileKind::Symlink => format!("{path} -> {}", String::from_utf8_lossy(&node.meta.link_target)),
+            kind => format!("{path} {kind:?} {:o}", node.meta.mode),
+        };
+        f.debug_list().entries(self.nodes.iter().map(shown)).finish()
+    }
 }
 
 impl Default for MemTree {

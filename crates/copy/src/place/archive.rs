@@ -4,7 +4,7 @@ use super::{Placer, linked};
 use crate::CopyError;
 use crate::error::{clamped, io};
 use crate::selection::{Root, Selected};
-use rbuild_tree::{Metadata, Resolved, TreePath, resolve_with};
+use rbuild_tree::{Metadata, Resolved, TreePath, is_loop, resolve_with};
 use std::collections::HashMap;
 
 impl Placer<'_> {
@@ -44,20 +44,22 @@ impl Placer<'_> {
         base: &TreePath,
     ) -> Result<TreePath, CopyError> {
         if entry.implied && existing.is_some() {
-            let found = self.resolve_below(base, &path)?;
-            if found.meta.is_some_and(|meta| meta.is_dir()) {
-                return Ok(found.path);
+            match self.resolve_below(base, &path)? {
+                Some(Resolved { path, meta: Some(meta) }) if meta.is_dir() => return Ok(path),
+                Some(_) | None => {}
             }
         }
         self.view.put(path.clone(), self.owned(&entry.meta), None, None, existing);
         Ok(path)
     }
 
-    /// Follows `path`, which is below `base`, with `base` as root.
-    fn resolve_below(&self, base: &TreePath, path: &TreePath) -> Result<Resolved, CopyError> {
+    /// Follows `path`, which is below `base`, with `base` as root; `None` when that never ends.
+    fn resolve_below(&self, base: &TreePath, path: &TreePath) -> Result<Option<Resolved>, CopyError> {
         let below = path.strip_prefix(base).unwrap_or_default();
-        let found = resolve_with(|path| self.view.lstat(&base.join_path(path)), &below, true);
-        let found = found.map_err(io("resolve", path))?;
-        Ok(Resolved { path: base.join_path(&found.path), meta: found.meta })
+        match resolve_with(|path| self.view.lstat(&base.join_path(path)), &below, true) {
+            Ok(found) => Ok(Some(Resolved { path: base.join_path(&found.path), meta: found.meta })),
+            Err(error) if is_loop(&error) => Ok(None),
+            Err(error) => Err(io("resolve", path)(error)),
+        }
     }
 }
