@@ -1,7 +1,12 @@
 //! The build context: walking it, leaving out what .dockerignore says, and digests of its files.
 
 mod filter;
+pub mod glob;
+pub mod ignore;
 mod local;
+pub mod pattern;
 
 pub use filter::{Everything, Filter};
+pub use ignore::{Ignore, IgnoreError};
 pub use local::LocalContext;
+pub use pattern::{Matcher, PatternError};
