@@ -4,6 +4,7 @@
 //! [`Diagnostic`]s. See `ast.rs` for the types that the parsing half hands to the lowering half.
 
 pub mod ast;
+pub mod check;
 pub mod csv;
 pub mod diagnostic;
 mod directive;

@@ -139,8 +139,6 @@ impl NodeParser<'_> {
             self.read_heredocs(&mut node, logical, start);
         }
         node.lines = LineRange::new(start, self.lines.number);
-        let end = node.heredocs.last().map_or(0, |heredoc| heredoc.span.end);
-        node.span.end = node.span.end.max(end);
         self.found.nodes.push(node);
     }
 
@@ -157,6 +155,7 @@ impl NodeParser<'_> {
                 }
                 if last == heredoc.name {
                     terminated = true;
+                    node.span.end = line.offset + line.without_end().text.len();
                     break;
                 }
                 heredoc.content.push_str(line.text);

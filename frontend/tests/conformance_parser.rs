@@ -3,6 +3,7 @@
 //! The data is not in the repository; without it every test prints a `skipped:` line.
 
 #![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+#![allow(clippy::print_stdout, reason = "counts and skips are for whoever runs the tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
