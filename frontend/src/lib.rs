@@ -23,6 +23,7 @@ pub mod parser;
 pub mod paths;
 pub mod port;
 pub mod quote;
+pub mod render;
 pub mod shell;
 pub mod source;
 mod stage;
@@ -34,3 +35,4 @@ pub use lower::{
     ImageRequest, LowerOptions, NamedContext, ResolveError, ResolvedImage, Resolver, image_requests, lower,
 };
 pub use parser::{parse, parse_onbuild};
+pub use render::{render, render_colored};

@@ -43,8 +43,12 @@ struct NodeParser<'a> {
     found: Nodes,
 }
 
-/// A node that cannot be made: message and place.
-struct NodeError(String, Span);
+/// A node that cannot be made.
+struct NodeError {
+    message: String,
+    span: Span,
+    help: &'static str,
+}
 
 impl NodeParser<'_> {
     /// Takes the line that was just read, and with it all lines of the instruction that it begins.
@@ -122,9 +126,9 @@ impl NodeParser<'_> {
         let made = new_node(logical.all(), escape, 0);
         let mut node = match made {
             Ok(node) => node,
-            Err(NodeError(message, span)) => {
+            Err(NodeError { message, span, help }) => {
                 let lines = LineRange::new(start, self.lines.number);
-                self.error(Diagnostic::error(message, lines).with_span(span));
+                self.error(Diagnostic::error(message, lines).with_span(span).with_help(help));
                 self.comments.clear();
                 return;
             }
@@ -250,7 +254,12 @@ fn exec_or(
             node.args.extend(words);
         }
         ExecForm::NotStrings => {
-            return Err(NodeError(NOT_STRINGS.to_owned(), rest.span(0..rest.text().len())));
+            let span = rest.span(0..rest.text().len());
+            return Err(NodeError {
+                message: NOT_STRINGS.to_owned(),
+                span,
+                help: "put every element in double quotes",
+            });
         }
         ExecForm::No => node.args.extend(otherwise(rest)),
     }
@@ -282,7 +291,8 @@ fn name_values(rest: Fragment<'_>, escape: char, keyword: &Word) -> Result<Vec<W
         let Some((key, value)) = word.value.split_once('=') else {
             let quoted = crate::dump::go_quote(&word.value);
             let message = format!("Syntax error - can't find = in {quoted}. Must be of the form: name=value");
-            return Err(NodeError(message, word.span));
+            let help = "write name=value for every pair, and quote a value that has blanks: name=\"a b\"";
+            return Err(NodeError { message, span: word.span, help });
         };
         // Where the word was cut by a continuation or an escape, the middle of it has no exact place.
         let exact = word.span.end - word.span.start == word.value.len();
@@ -301,7 +311,7 @@ fn legacy_name_value(rest: Fragment<'_>, keyword: &Word) -> Result<Vec<Word>, No
     let text = rest.text();
     let Some(end) = text.find(is_separator) else {
         let message = format!("{} must have two arguments", keyword.value.to_uppercase());
-        return Err(NodeError(message, rest.span(0..text.len())));
+        return Err(NodeError { message, span: rest.span(0..text.len()), help: "write name=value" });
     };
     let value = rest.from(end + (text[end..].len() - text[end..].trim_start_matches(is_separator).len()));
     Ok(vec![rest.slice(0..end).word(), value.word(), Word::default()])

@@ -2,6 +2,8 @@
 //!
 //! The data is not in the repository; without it every test prints a `skipped:` line.
 
+#![allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -248,4 +250,36 @@ fn suggestions() {
         score.check(value, "suggestion", &json!(got.unwrap_or_default()), &entry["suggestion"]);
     }
     score.finish("golden/suggest.json");
+}
+
+/// Errors of the whole frontend that parsing alone must find, and no others.
+#[test]
+fn frontend_errors() {
+    let Some(entries) = golden("frontend_errors", "frontend.json") else { return };
+    let mut score = Score::default();
+    for entry in &entries {
+        let name = entry["name"].as_str().unwrap();
+        let want = entry["error"].as_str().unwrap_or_default();
+        // These are found before parsing.
+        if want == "the Dockerfile cannot be empty" || want.starts_with("failed to parse check options") {
+            continue;
+        }
+        let (_, diagnostics) = parse(entry["dockerfile"].as_str().unwrap().as_bytes());
+        let error = first_error(&diagnostics);
+        if error.is_none() && !want.starts_with("dockerfile parse error") {
+            continue;
+        }
+        score.run += 1;
+        let got = json!(error.map(Diagnostic::full_message));
+        let allowed = entry["nondeterministic"]["error"].as_array();
+        if allowed.is_none_or(|allowed| !allowed.contains(&got)) {
+            score.check(name, "error", &got, &entry["error"]);
+        }
+        if let Some(error) = error
+            && entry["error_lines"].is_array()
+        {
+            score.check(name, "error_lines", &error_lines(error), &entry["error_lines"]);
+        }
+    }
+    score.finish("golden/frontend.json (errors of parsing)");
 }
