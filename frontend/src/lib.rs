@@ -16,7 +16,7 @@ pub mod heredoc;
 pub mod instruction;
 mod json;
 mod line;
-pub mod lower;
+mod lower;
 pub mod mount;
 mod node;
 pub mod number;
