@@ -74,7 +74,7 @@ pub(super) fn produce(
                 out.write(&bytes)?;
             }
             Some(Pending::Later(Part::Small(batch))) => out.write(&render::render(&batch, epoch)?)?,
-            Some(Pending::Later(Part::Large(Box::new(entry)))) => stream(&entry, epoch, out)?,
+            Some(Pending::Later(Part::Large(entry))) => stream(&entry, epoch, out)?,
         }
     }
     Ok(out.write(&[0; 2 * BLOCK])?)
