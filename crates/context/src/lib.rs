@@ -3,8 +3,10 @@
 mod filter;
 pub mod glob;
 pub mod ignore;
+mod local;
 pub mod pattern;
 
 pub use filter::{Everything, Filter};
 pub use ignore::{Ignore, IgnoreError};
+pub use local::LocalContext;
 pub use pattern::{Matcher, PatternError};

@@ -4,15 +4,25 @@
 //! filesystem, an archive) goes through this room: paths are [`TreePath`]s, symlinks are resolved inside the root,
 //! and no path string is ever joined and handed to the kernel (DESIGN promise 6).
 
+mod beneath;
+mod content;
+mod dir;
 mod entry;
 mod mem;
 mod path;
 mod resolve;
+mod walk;
 
+pub use beneath::{
+    CAPABILITY, PathError, StatId, is_absent, metadata_at, metadata_of_dir, open_beneath, stat_at,
+};
+pub use content::{ChangedWhileRead, Hashed, hash_file, open_regular};
+pub use dir::DirTree;
 pub use entry::{DataRef, DataSource, FileKind, LayerEntry, LayerEntryKind, Metadata, Timestamp, Xattrs};
 pub use mem::MemTree;
 pub use path::{InvalidPath, TreePath};
 pub use resolve::{MAX_COMPONENTS, MAX_LINKS, Resolved, is_loop, resolve, resolve_with};
+pub use walk::{All, Select, Visit, Walked, kind_at, read_names};
 
 use rbuild_oci::Digest;
 use std::ffi::OsString;
@@ -56,6 +66,13 @@ pub trait Tree: Send + Sync {
         }
         found.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(found)
+    }
+
+    /// Size, digest and place of a regular file's bytes, for a recipe. Implementations whose files cannot change (our
+    /// own store) may leave the digest out instead of reading them all for it.
+    fn data_ref(&self, path: &TreePath, metadata: &Metadata) -> io::Result<DataRef> {
+        let digest = self.digest(path)?;
+        Ok(DataRef { size: metadata.size, digest: Some(digest), source: self.data_source(path)? })
     }
 
     /// [`Tree::digest`] of many regular files at once, in the order given. Implementations on disk hash in parallel and

@@ -1,0 +1,2 @@
+use crate::common::Test;
+pub(crate) const TESTS: &[Test] = &[];
