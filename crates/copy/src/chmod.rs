@@ -88,11 +88,11 @@ impl Change {
             Self::Clear(bits) => mode & !bits,
             Self::SetIfExecutable(bits) => mode | if executable { bits } else { 0 },
             Self::Copy { from, to, op } => {
-                let value = (mode >> from & 0o7) * 0o111 & to;
+                let value = (((mode >> from) & 0o7) * 0o111) & to;
                 match op {
                     Op::Add => mode | value,
                     Op::Remove => mode & !value,
-                    Op::Assign => mode & !to | value,
+                    Op::Assign => (mode & !to) | value,
                 }
             }
         }
@@ -169,7 +169,7 @@ fn action<'a>(text: &'a str, mut who: u32, changes: &mut Vec<Change>) -> Option<
             _ => return None,
         }
     }
-    if bits != 0 || op == Op::Assign && !assigned {
+    if bits != 0 || (op == Op::Assign && !assigned) {
         push(changes, op, who, bits);
     }
     if conditional != 0 {

@@ -13,12 +13,15 @@ const MAX_DISTANCE: usize = 2;
 /// Names longer than this are not compared.
 const MAX_NAME: usize = 128;
 
+/// Tells which rule leaves a path out that exists, such as `.dockerignore:3`; `None` when none does.
+pub type ExcludedBy<'a> = &'a dyn Fn(&TreePath) -> Option<String>;
+
 /// Explains as far as possible why `path`, which leads to `resolved`, is not in `tree`.
 pub(crate) fn not_found(
     tree: &dyn Tree,
     path: &TreePath,
     resolved: &TreePath,
-    excluded_by: Option<&dyn Fn(&TreePath) -> Option<String>>,
+    excluded_by: Option<ExcludedBy<'_>>,
 ) -> NotFound {
     let excluded = excluded_by.and_then(|hook| hook(resolved).or_else(|| hook(path)));
     NotFound {

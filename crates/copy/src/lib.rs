@@ -10,6 +10,7 @@
 
 mod chmod;
 mod error;
+mod explain;
 mod hint;
 mod owner;
 mod place;
@@ -20,6 +21,8 @@ mod wildcard;
 
 pub use chmod::{Change, Chmod, Op};
 pub use error::{CopyError, NotFound};
+pub use explain::{KeyChange, KeyChangeKind, key_changes};
+pub use hint::ExcludedBy;
 pub use owner::{MAX_USER_FILE_BYTES, OwnerSpec, resolve_owner};
 pub use place::{PlaceOptions, mkdir_entries, place};
 pub use select::{Ownership, SelectOptions, exclude_matcher, select, select_archive, select_inline};

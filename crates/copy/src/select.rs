@@ -3,14 +3,14 @@
 use crate::CopyError;
 use crate::chmod::Chmod;
 use crate::error::{clamped, io};
-use crate::hint::not_found;
+use crate::hint::{ExcludedBy, not_found};
 use crate::selection::{Root, RootKind, Selected, Selection};
 use crate::wildcard::expand;
 use rbuild_context::Matcher;
 use rbuild_context::glob::has_wildcards;
 use rbuild_oci::Digest;
 use rbuild_tree::{DataRef, DataSource, FileKind, Metadata, Timestamp, Tree, TreePath, resolve};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -36,8 +36,11 @@ pub struct SelectOptions<'a> {
     pub exclude: Option<&'a Matcher>,
     /// `--parents`.
     pub parents: bool,
-    /// Tells which rule excludes a path that exists but is not shown by the tree, such as `.dockerignore:3`.
-    pub excluded_by: Option<&'a dyn Fn(&TreePath) -> Option<String>>,
+    /// Gives every file mode 0644 or, when its owner may execute it, 0755, and every directory 0755, as git does, before
+    /// --chmod: a checkout's umask then neither reaches the key nor the image.
+    pub git_modes: bool,
+    /// Asked when a source does not exist, to say why.
+    pub excluded_by: Option<ExcludedBy<'a>>,
 }
 
 /// Compiles `--exclude` patterns.
@@ -90,6 +93,9 @@ pub fn select_inline(
     options: &SelectOptions<'_>,
 ) -> Result<Selection, CopyError> {
     let path = clamped(name)?;
+    if path.is_root() {
+        return Err(CopyError::BadPath { path: name.to_owned(), reason: "names no file" });
+    }
     let size = bytes.len() as u64;
     let meta = Metadata { kind: FileKind::Regular, mode: 0o644, size, ..Metadata::directory(mtime) };
     let mut root = file_root(&path, path.clone(), meta, options);
@@ -161,6 +167,9 @@ fn selected(
 ) -> Selected {
     if let Ownership::Set(uid, gid) = options.ownership {
         (meta.uid, meta.gid) = (uid, gid);
+    }
+    if options.git_modes && matches!(meta.kind, FileKind::Regular | FileKind::Directory) {
+        meta.mode = if meta.is_dir() || meta.mode & 0o100 != 0 { 0o755 } else { 0o644 };
     }
     if let Some(chmod) = options.chmod.filter(|_| meta.kind != FileKind::Symlink) {
         meta.mode = chmod.apply(meta.mode, meta.is_dir());
@@ -263,7 +272,7 @@ fn fill_data(tree: &dyn Tree, roots: &mut [Root]) -> Result<(), CopyError> {
     let mut digests = tree.digests(&files).map_err(io("digest files below", &root))?.into_iter().zip(files);
     for root in roots {
         let mut names: HashMap<TreePath, DataRef> = HashMap::new();
-        let linked: std::collections::HashSet<TreePath> =
+        let linked: HashSet<TreePath> =
             root.entries.iter().filter_map(|entry| entry.hard_link_to.clone()).collect();
         for entry in &mut root.entries {
             entry.meta.hard_link = None;

@@ -162,20 +162,23 @@ impl<'a> View<'a> {
 
     /// The layer: what differs from the lower tree, with the directories that hold it, sorted.
     pub(crate) fn finish(self) -> Result<Vec<LayerEntry>, CopyError> {
-        let mut emitted: HashMap<TreePath, Option<usize>> = HashMap::new();
-        for (i, node) in self.nodes.iter().enumerate() {
-            if node.removed || node.path.is_root() || self.unchanged(node)? {
+        let mut seen: HashSet<TreePath> = HashSet::new();
+        // Nearly in order already, so that sorting is cheap.
+        let mut order: Vec<(TreePath, Option<usize>)> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            if node.removed || node.path.is_root() || seen.contains(&node.path) || self.unchanged(node)? {
                 continue;
             }
-            emitted.insert(node.path.clone(), Some(i));
-            let mut parent = node.path.parent();
-            while let Some(dir) = parent.filter(|dir| !dir.is_root() && !emitted.contains_key(dir)) {
-                parent = dir.parent();
-                let node = self.index.get(&dir).copied();
-                emitted.insert(dir, node);
+            let start = order.len();
+            let mut next = Some(node.path.clone());
+            while let Some(path) = next.filter(|path| !path.is_root() && !seen.contains(path)) {
+                next = path.parent();
+                seen.insert(path.clone());
+                let node = self.index.get(&path).copied();
+                order.push((path, node));
             }
+            order[start..].reverse();
         }
-        let mut order: Vec<(TreePath, Option<usize>)> = emitted.into_iter().collect();
         order.sort_by(|a, b| a.0.cmp(&b.0));
         self.entries(order)
     }

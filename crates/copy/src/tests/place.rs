@@ -259,6 +259,7 @@ fn inline_files() {
     assert_eq!(shown(&layer)[2..], [r#"-644 0:0 1000 /n/one "text""#, r#"-644 0:0 1000 /n/two "text""#]);
     let layer = place(&[inline("one")], "/etc/conf", &base(), &options()).unwrap();
     assert_eq!(shown(&layer)[1], r#"-644 0:0 1000 /etc/conf "text""#);
+    assert!(select_inline("/", [].into(), NOW, &SelectOptions::default()).is_err());
 }
 
 /// A-098: each match of a wildcard is copied by itself, directories flattened.
