@@ -37,9 +37,6 @@ fn open(dir: &Path, ignore: Option<Ignore>, request: &BuildRequest, store: &Stor
     let failed = |source| BuildError::Io { action: "cannot open the build context", path: dir.display().to_string(), source };
     let ignore = ignore.map(Arc::new);
     let filter = ignore.clone().map(|ignore| ignore as Arc<dyn Filter>);
-    let mut context = LocalContext::open(dir, filter).map_err(failed)?.reset_owner(true);
-    if request.stat_cache {
-        context = context.with_stat_cache(&store.stat_cache_dir());
-    }
+    let context = LocalContext::open(dir, filter).map_err(failed)?.reset_owner(true);
     Ok(LocalSource { tree: Arc::new(context), ignore })
 }

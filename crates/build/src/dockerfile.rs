@@ -141,6 +141,6 @@ fn unpack_context(file: &Path, store: &Store) -> Result<LayerIngest, BuildError>
     let ingest = store.new_layer_dir()?;
     let archive = std::fs::File::open(file).map_err(|error| failed(&error))?;
     let dest = std::fs::File::open(&ingest.upper).map_err(|error| failed(&error))?;
-    rbuild_layer::unpack_archive(archive, &dest, &Default::default()).map_err(|error| failed(&error))?;
+    rbuild_layer::unpack_archive(archive, &std::sync::Arc::new(dest.into()), &Default::default()).map_err(|error| failed(&error))?;
     Ok(ingest)
 }

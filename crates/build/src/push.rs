@@ -91,7 +91,7 @@ impl Pusher {
         self.push_blob(&config, step).await.map_err(|error| self.failed(error))?;
         for name in &self.names {
             let kind = &documents.descriptor.media_type;
-            let pushing = self.images.client().push_manifest(name, kind, documents.manifest.clone().into());
+            let pushing = self.images.client().push_manifest(name, kind, &documents.manifest);
             pushing.await.map_err(|source| BuildError::Push { name: name.to_string(), source: Box::new(source) })?;
         }
         Ok(())

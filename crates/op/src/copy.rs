@@ -183,6 +183,7 @@ impl Selecting {
             exclude: self.exclude.as_ref(),
             parents: op.parents,
             excluded_by: None,
+            git_modes: false,
         }
     }
 }

@@ -69,6 +69,7 @@ pub struct Engine {
     /// Made when the first RUN needs it: it costs a mount.
     launcher: OnceLock<Launcher>,
     /// Unpacked archives that recipes refer to, kept to the end of the build.
+    #[allow(dead_code, reason = "held for its Drop: the directories go with the build")]
     staged: Mutex<Vec<LayerIngest>>,
     fetcher: Arc<dyn BlobFetcher>,
     layers: Mutex<HashMap<LayerId, Arc<Layer>>>,

@@ -13,7 +13,7 @@ const SHOWN: usize = 45;
 pub(crate) fn run(root: &Path, args: &HistoryArgs) -> Result<ExitCode> {
     let store = open(root)?;
     let found = find(&store, &args.image)?;
-    let documents = documents(&store, &found.descriptor.digest)?;
+    let documents = documents(&store, &found.image.descriptor.digest)?;
     let mut sizes = documents.manifest.layers.iter().map(|layer| layer.size);
     let mut rows = Vec::new();
     for entry in &documents.config.history {

@@ -23,7 +23,7 @@ pub(crate) fn run(root: &Path, args: &ImagesArgs) -> Result<ExitCode> {
     for image in store.images()? {
         // Indexes of other tools, and manifests whose blobs are gone, are listed by nobody's image id.
         let Ok(found) = documents(&store, &image.descriptor.digest) else { continue };
-        let (repository, tag) = display_name(&image.name);
+        let (repository, tag) = display_name(image.name.as_deref().unwrap_or("<none>"));
         let wanted = args.repository.as_deref().is_none_or(|wanted| matches(wanted, &repository, &tag));
         if wanted {
             rows.push(Row {

@@ -1,10 +1,10 @@
 //! `rbuild inspect` (D-047).
 
 use crate::args::InspectArgs;
-use crate::command::{Documents, documents, find, open};
+use crate::command::{Documents, documents, find, names_of, open};
 use crate::output::print;
 use anyhow::Result;
-use rbuild_store::FoundImage;
+use rbuild_oci::Digest;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,19 +14,20 @@ pub(crate) fn run(root: &Path, args: &InspectArgs) -> Result<ExitCode> {
     let mut shown = Vec::new();
     for text in &args.image {
         let found = find(&store, text)?;
-        let documents = documents(&store, &found.descriptor.digest)?;
-        shown.push(describe(&found, &documents)?);
+        let digest = found.image.descriptor.digest;
+        let documents = documents(&store, &digest)?;
+        shown.push(describe(&digest, &names_of(&store, &digest)?, &documents)?);
     }
     print(&(serde_json::to_string_pretty(&shown)? + "\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(found: &FoundImage, documents: &Documents) -> Result<Value> {
+fn describe(digest: &Digest, names: &[String], documents: &Documents) -> Result<Value> {
     let (manifest, config) = (&documents.manifest, &documents.config);
     Ok(json!({
         "Id": manifest.config.digest,
-        "RepoTags": found.names,
-        "Digest": found.descriptor.digest,
+        "RepoTags": names,
+        "Digest": digest,
         "Created": config.created,
         "Author": config.author,
         "Architecture": config.architecture,

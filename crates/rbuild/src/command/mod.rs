@@ -52,6 +52,14 @@ pub(crate) fn find(store: &Store, text: &str) -> Result<FoundImage> {
     Ok(store.find_image(text)?.ok_or_else(|| Usage::new(format!("No such image: {text}")))?)
 }
 
+/// All names of the image with this manifest, sorted.
+pub(crate) fn names_of(store: &Store, manifest: &rbuild_oci::Digest) -> Result<Vec<String>> {
+    let same = store.images()?.into_iter().filter(|image| image.descriptor.digest == *manifest);
+    let mut names: Vec<String> = same.filter_map(|image| image.name).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// An image's documents.
 pub(crate) struct Documents {
     pub(crate) manifest: Manifest,

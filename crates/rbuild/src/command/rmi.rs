@@ -1,7 +1,7 @@
 //! `rbuild rmi` (D-049): removes names; blobs that nothing names any more go with the next prune.
 
 use crate::args::RmiArgs;
-use crate::command::open;
+use crate::command::{names_of, open};
 use crate::exit::Usage;
 use crate::output::print;
 use anyhow::Result;
@@ -28,9 +28,10 @@ fn remove(store: &Store, text: &str, force: bool) -> Result<String> {
     let Some(found) = store.find_image(text)? else {
         return if force { Ok(String::new()) } else { Err(Usage::new(format!("No such image: {text}")).into()) };
     };
-    let names: Vec<String> = match &found.matched_by {
-        MatchedBy::Name(name) => vec![name.clone()],
-        _ => found.names.clone(),
+    let all = names_of(store, &found.image.descriptor.digest)?;
+    let names: Vec<String> = match found.by {
+        MatchedBy::Name => found.image.name.clone().into_iter().collect(),
+        MatchedBy::Id => all.clone(),
     };
     if names.len() > 1 && !force {
         let problem = format!(
@@ -45,8 +46,8 @@ fn remove(store: &Store, text: &str, force: bool) -> Result<String> {
             lines.push_str(&format!("Untagged: {name}\n"));
         }
     }
-    if names.len() == found.names.len() {
-        lines.push_str(&format!("Deleted: {}\n", found.descriptor.digest));
+    if names.len() == all.len() {
+        lines.push_str(&format!("Deleted: {}\n", found.image.descriptor.digest));
     }
     Ok(lines)
 }

@@ -10,6 +10,6 @@ pub(crate) fn run(root: &Path, args: &TagArgs) -> Result<ExitCode> {
     let target = crate::request::tag(&args.target)?;
     let store = open(root)?;
     let found = find(&store, &args.source)?;
-    store.tag(&target, &found.descriptor)?;
+    store.tag(&target, &found.image.descriptor)?;
     Ok(ExitCode::SUCCESS)
 }
