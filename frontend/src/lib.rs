@@ -5,6 +5,7 @@
 
 mod args;
 pub mod ast;
+pub mod check;
 pub mod csv;
 pub mod diagnostic;
 mod directive;
