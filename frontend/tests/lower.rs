@@ -278,3 +278,14 @@ fn cut_off_files_do_no_harm() {
         }
     }
 }
+
+/// Work grows with the file, not with its square.
+#[test]
+fn many_instructions() {
+    let mut text = String::from("FROM debian AS base\nARG A=1\n");
+    for i in 0..5000 {
+        text.push_str(&format!("RUN step {i}\nCOPY --from=image{i} /a /b{i}\nENV V=$A{i}\n"));
+    }
+    text.push_str("FROM base\nCOPY --from=base / /\n");
+    assert_eq!(lowered(&text, &options()).unwrap().vertices.len(), 15_002);
+}
