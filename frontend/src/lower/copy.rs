@@ -80,6 +80,10 @@ impl Lowering<'_, '_> {
         let chown = flag(state, &lex, add.chown.as_ref())?;
         let chmod = flag(state, &lex, add.chmod.as_ref())?;
         let checksum = flag(state, &lex, add.checksum.as_ref())?;
+        let is_path = |word: &Word| classify(word.as_str()) == Remote::No;
+        if add.keep_git_dir == Some(true) && add.paths.sources.iter().all(is_path) {
+            self.refuse(Unsupported::KeepGitDir, command.instruction.lines);
+        }
         let copying = Copying {
             paths: &add.paths,
             from: None,
