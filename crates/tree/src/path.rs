@@ -134,6 +134,12 @@ impl TreePath {
         }
     }
 
+    /// Whether this is `base` or lies below it.
+    pub fn starts_with(&self, base: &TreePath) -> bool {
+        base.is_root()
+            || self.0.strip_prefix(&base.0[..]).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    }
+
     /// Every proper ancestor from the root's child down to the parent: `a/b/c` gives `a`, `a/b`.
     pub fn ancestors(&self) -> impl Iterator<Item = TreePath> + '_ {
         self.0.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(i, _)| Self(self.0[..i].to_vec()))
@@ -240,6 +246,11 @@ mod tests {
         assert_eq!(TreePath::root().parent(), None);
         assert_eq!(path("a/b").strip_prefix(&path("a")), Some(path("b")));
         assert_eq!(path("ab").strip_prefix(&path("a")), None);
+        for (one, base, want) in
+            [("a/b", "a", true), ("ab", "a", false), ("a", "a", true), ("a", "", true), ("a", "a/b", false)]
+        {
+            assert_eq!(path(one).starts_with(&path(base)), want, "{one} {base}");
+        }
         assert_eq!(path("a/b/c").ancestors().collect::<Vec<_>>(), [path("a"), path("a/b")]);
     }
 }
