@@ -1,6 +1,7 @@
 //! What is wrong, or could be better, and where.
 
 use crate::ast::{LineRange, Span};
+use crate::source::MAX_DIAGNOSTICS;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,5 +94,38 @@ impl Diagnostic {
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+}
+
+/// Collects diagnostics, of each severity no more than [`MAX_DIAGNOSTICS`], and counts the others.
+#[derive(Debug, Default)]
+pub(crate) struct Diagnostics {
+    list: Vec<Diagnostic>,
+    errors: usize,
+    warnings: usize,
+}
+
+impl Diagnostics {
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        let count = if diagnostic.is_error() { &mut self.errors } else { &mut self.warnings };
+        *count += 1;
+        if *count <= MAX_DIAGNOSTICS {
+            self.list.push(diagnostic);
+        }
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// What was collected; if some were left out, the last one says so.
+    pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
+        let more = self.errors.saturating_sub(MAX_DIAGNOSTICS);
+        if more > 0 {
+            let phase = self.list.last().map_or(Phase::Build, |last| last.phase);
+            let message = format!("{more} more errors are not shown");
+            self.list.push(Diagnostic::error(message, LineRange::default()).in_phase(phase));
+        }
+        self.list
     }
 }

@@ -5,6 +5,7 @@
 
 mod args;
 pub mod ast;
+pub mod check;
 pub mod csv;
 pub mod diagnostic;
 mod directive;
@@ -15,7 +16,7 @@ pub mod heredoc;
 pub mod instruction;
 mod json;
 mod line;
-pub mod lower;
+mod lower;
 pub mod mount;
 mod node;
 pub mod number;

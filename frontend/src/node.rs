@@ -1,12 +1,12 @@
 //! From text to [`Node`]s: joining lines, reading heredoc bodies, cutting words.
 
 use crate::ast::{Directives, LineRange, Node, Span, Word};
-use crate::diagnostic::{Diagnostic, Phase};
+use crate::diagnostic::{Diagnostic, Diagnostics, Phase};
 use crate::directive::DirectiveReader;
 use crate::heredoc;
 use crate::json::{ExecForm, exec_form};
 use crate::line::{blank_separated, continuation, is_separator, quoted_words, split_command};
-use crate::source::{Fragment, Line, LineReader, Logical, MAX_LINE_LENGTH};
+use crate::source::{Fragment, Line, LineReader, Logical, MAX_INSTRUCTIONS, MAX_LINE_LENGTH};
 
 /// Deepest `ONBUILD ONBUILD …` that is looked into. Two levels are an error already.
 const MAX_ONBUILD_DEPTH: usize = 4;
@@ -28,9 +28,16 @@ pub(crate) fn parse_nodes(text: &str) -> Nodes {
         lines: LineReader::new(text),
         directives: DirectiveReader::default(),
         comments: Vec::new(),
-        found: Nodes::default(),
+        nodes: Vec::new(),
+        diagnostics: Diagnostics::default(),
     };
     while let Some(line) = parser.lines.next_line() {
+        if parser.nodes.len() >= MAX_INSTRUCTIONS {
+            let lines = LineRange::new(parser.lines.number, parser.lines.number);
+            let message = format!("more than {MAX_INSTRUCTIONS} instructions");
+            parser.error(Diagnostic::error(message, lines).with_help("split the file"));
+            break;
+        }
         parser.line(line);
     }
     parser.finish(text)
@@ -40,7 +47,8 @@ struct NodeParser<'a> {
     lines: LineReader<'a>,
     directives: DirectiveReader,
     comments: Vec<String>,
-    found: Nodes,
+    nodes: Vec<Node>,
+    diagnostics: Diagnostics,
 }
 
 /// A node that cannot be made.
@@ -119,9 +127,7 @@ impl NodeParser<'_> {
             let line = LineRange::new(self.lines.number, self.lines.number);
             let help = "remove the blank lines, or put `#` in them";
             let message = "Empty continuation line".to_owned();
-            self.found
-                .diagnostics
-                .push(Diagnostic::warning("NoEmptyContinuation", message, line).with_help(help));
+            self.diagnostics.push(Diagnostic::warning("NoEmptyContinuation", message, line).with_help(help));
         }
         let made = new_node(logical.all(), escape, 0);
         let mut node = match made {
@@ -139,14 +145,13 @@ impl NodeParser<'_> {
             self.read_heredocs(&mut node, logical, start);
         }
         node.lines = LineRange::new(start, self.lines.number);
-        let end = node.heredocs.last().map_or(0, |heredoc| heredoc.span.end);
-        node.span.end = node.span.end.max(end);
-        self.found.nodes.push(node);
+        self.nodes.push(node);
     }
 
     fn read_heredocs(&mut self, node: &mut Node, logical: &Logical, start: usize) {
         for mut heredoc in heredoc::announced(&logical.text) {
             let mut terminated = false;
+            let mut nearly = None;
             while let Some(line) = self.lines.next_line() {
                 if heredoc.span == Span::default() {
                     heredoc.span = Span::new(line.offset, line.offset);
@@ -157,14 +162,21 @@ impl NodeParser<'_> {
                 }
                 if last == heredoc.name {
                     terminated = true;
+                    node.span.end = line.offset + line.without_end().text.len();
                     break;
+                }
+                if last.trim() == heredoc.name {
+                    nearly = nearly.or(Some(self.lines.number));
                 }
                 heredoc.content.push_str(line.text);
                 heredoc.span.end = line.offset + line.text.len();
             }
             if !terminated {
                 let lines = LineRange::new(start, self.lines.number);
-                let help = format!("end it with a line that holds nothing but `{}`", heredoc.name);
+                let help = match nearly {
+                    Some(line) => format!("remove the blanks around `{}` on line {line}", heredoc.name),
+                    None => format!("end it with a line that holds nothing but `{}`", heredoc.name),
+                };
                 let error = Diagnostic::error("unterminated heredoc", lines).with_span(node.span);
                 self.error(error.with_help(help));
                 return;
@@ -174,13 +186,13 @@ impl NodeParser<'_> {
     }
 
     fn error(&mut self, diagnostic: Diagnostic) {
-        self.found.diagnostics.push(diagnostic.in_phase(Phase::Parse));
+        self.diagnostics.push(diagnostic.in_phase(Phase::Parse));
     }
 
     fn finish(mut self, text: &str) -> Nodes {
         let lines = LineRange::new(self.lines.number, self.lines.number);
-        let failed = self.found.diagnostics.iter().any(Diagnostic::is_error);
-        if self.found.nodes.is_empty() && !failed {
+        let failed = self.diagnostics.has_errors();
+        if self.nodes.is_empty() && !failed {
             let help = match text.trim().is_empty() {
                 true => "the file is empty: begin it with a FROM instruction",
                 false => "there are only comments: begin with a FROM instruction",
@@ -191,8 +203,11 @@ impl NodeParser<'_> {
             let help = format!("break line {} with continuations", self.lines.number + 1);
             self.error(Diagnostic::error(message, lines).with_help(help));
         }
-        self.found.directives = self.directives.directives;
-        self.found
+        Nodes {
+            directives: self.directives.directives,
+            nodes: self.nodes,
+            diagnostics: self.diagnostics.finish(),
+        }
     }
 }
 

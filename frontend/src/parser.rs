@@ -1,15 +1,21 @@
 //! From text to [`Dockerfile`].
 
 use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Node, Stage};
-use crate::diagnostic::{Diagnostic, Phase};
+use crate::diagnostic::{Diagnostic, Diagnostics, Phase};
 use crate::instruction::type_instruction;
 use crate::node::parse_nodes;
+use crate::source::MAX_FILE_SIZE;
 
 /// Reads a Dockerfile. Never fails: what could be read is in the first part, what could not is named in the
 /// second. The first diagnostic of severity error is the one that BuildKit would stop at.
 ///
 /// Bytes that are not UTF-8 become U+FFFD, and spans refer to that text; a warning says so.
 pub fn parse(text: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
+    if text.len() > MAX_FILE_SIZE {
+        let message = format!("the Dockerfile is larger than {} MiB", MAX_FILE_SIZE >> 20);
+        let error = Diagnostic::error(message, LineRange::default()).in_phase(Phase::Parse);
+        return (Dockerfile::default(), vec![error.with_help("move data into files and COPY them")]);
+    }
     let lossy = String::from_utf8_lossy(text);
     let found = parse_nodes(&lossy);
     let mut stages = StageBuilder::default();
@@ -18,7 +24,7 @@ pub fn parse(text: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
     }
     let mut diagnostics = found.diagnostics;
     // BuildKit reads all nodes before it types the first one: its first error is the first of these.
-    diagnostics.extend(stages.diagnostics);
+    diagnostics.extend(stages.diagnostics.finish());
     diagnostics.sort_by_key(|diagnostic| (diagnostic.severity, sorting_phase(diagnostic.phase)));
     diagnostics.extend(not_utf8(text));
     let file = Dockerfile {
@@ -61,7 +67,7 @@ pub fn parse_onbuild(text: &str) -> Result<Instruction, Diagnostic> {
 struct StageBuilder {
     meta_args: Vec<Instruction>,
     stages: Vec<Stage>,
-    diagnostics: Vec<Diagnostic>,
+    diagnostics: Diagnostics,
     /// What follows a FROM that could not be read belongs nowhere and needs no further complaint; the same for
     /// what follows the first complaint about a missing FROM.
     orphans: bool,

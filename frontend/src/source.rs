@@ -7,6 +7,15 @@ use crate::ast::{Span, Word};
 /// Longest physical line in bytes, without its line feed (features A-003).
 pub const MAX_LINE_LENGTH: usize = 65535;
 
+/// Largest file in bytes; larger ones are refused unread.
+pub const MAX_FILE_SIZE: usize = 16 << 20;
+
+/// Most instructions of a file. No image can have nearly as many layers.
+pub const MAX_INSTRUCTIONS: usize = 100_000;
+
+/// Most errors, and most warnings, that are reported of one step.
+pub const MAX_DIAGNOSTICS: usize = 100;
+
 /// The three bytes some editors put before UTF-8 text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 

@@ -48,6 +48,13 @@ pub(crate) struct Node<'a> {
     deps: Vec<(usize, LineRange)>,
 }
 
+impl Node<'_> {
+    /// Whether its instructions are carried out: it is no image, and no context replaces it.
+    pub(crate) fn is_stage(&self) -> bool {
+        !self.image_only && self.context.is_none()
+    }
+}
+
 /// What a node starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -216,12 +223,7 @@ impl<'a> Plan<'a> {
             }
             _ => {}
         }
-        for source in sources.iter().copied().flatten() {
-            match self.nodes[node].deps.iter_mut().find(|(dep, _)| *dep == source) {
-                Some(dep) => dep.1 = lines,
-                None => self.nodes[node].deps.push((source, lines)),
-            }
-        }
+        self.nodes[node].deps.extend(sources.iter().flatten().map(|source| (*source, lines)));
         Ok(Command { instruction, sources, on_build })
     }
 

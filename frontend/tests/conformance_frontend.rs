@@ -1,5 +1,7 @@
 //! Replays golden/frontend.json: what BuildKit's frontend makes of a thousand Dockerfiles without running anything.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+
 use rbuild_frontend::{
     ImageRequest, LowerOptions, ResolveError, ResolvedImage, Resolver, Severity, lower, parse,
 };

@@ -1,5 +1,7 @@
 //! Replays BuildKit's shell tables.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+
 use rbuild_frontend::env::{Env, split_pair};
 use rbuild_frontend::shell::Lex;
 use serde_json::Value;

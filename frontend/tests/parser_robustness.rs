@@ -133,6 +133,24 @@ fn deep_nesting_costs_no_stack() {
 }
 
 #[test]
+fn limits() {
+    let (_, diagnostics) = check("x\n".repeat(5000).as_bytes());
+    assert_eq!(diagnostics.len(), 101);
+    assert_eq!(diagnostics[100].message, "4900 more errors are not shown");
+    let (file, diagnostics) = parse("FROM x\n".repeat(100_001).as_bytes());
+    assert_eq!(file.nodes.len(), 100_000);
+    assert_eq!(diagnostics[0].message, "more than 100000 instructions");
+    let (file, diagnostics) = parse(&vec![b'#'; (16 << 20) + 1]);
+    assert_eq!((file, diagnostics.len()), (Dockerfile::default(), 1));
+    let names: Vec<String> = (0..20_000).map(|n| format!("E{n}")).collect();
+    let words: String = names.iter().map(|name| format!("<<{name} \\\n")).collect();
+    let bodies: String = names.iter().map(|name| format!("{name}\n")).collect();
+    let (file, _) = parse(format!("FROM x\nCOPY {words} /d/\n{bodies}").as_bytes());
+    let InstructionKind::Copy(copy) = &file.stages[0].commands[0].kind else { panic!("not COPY") };
+    assert_eq!(copy.paths.contents.len(), 20_000);
+}
+
+#[test]
 fn line_limit() {
     let longest = format!("FROM busybox\nRUN {}\nCMD x\n", "x".repeat(65_531));
     let (file, diagnostics) = parse(longest.as_bytes());

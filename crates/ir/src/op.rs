@@ -5,6 +5,7 @@ use rbuild_oci::{Digest, Platform};
 use serde::Serialize;
 
 /// An operation.
+#[expect(clippy::large_enum_variant, reason = "one per vertex; a box would gain nothing")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Op {

@@ -83,7 +83,10 @@ fn collect(at: &Path, below: &TreePath, root: &Arc<OwnedFd>, entries: &mut Vec<L
             },
             ..Metadata::directory(Timestamp::default())
         };
-        entries.push(LayerEntry { path: path.clone(), kind: LayerEntryKind::Node { meta, data, hard_link_to: None } });
+        entries.push(LayerEntry {
+            path: path.clone(),
+            kind: LayerEntryKind::Node { meta, data, hard_link_to: None },
+        });
         if kind == FileKind::Directory {
             collect(&item.path(), &path, root, entries)?;
         }

@@ -100,7 +100,7 @@ pub struct Decompressor<R: Read>(Inner<R>);
 enum Inner<R: Read> {
     Plain(Peeked<R>),
     /// `None` only while a member is exchanged.
-    Gzip(Option<GzDecoder<Peeked<R>>>),
+    Gzip(Option<Box<GzDecoder<Peeked<R>>>>),
     Zstd(zstd::Decoder<'static, Peeked<R>>),
 }
 
@@ -108,7 +108,7 @@ impl<R: Read> Decompressor<R> {
     fn new(reader: Peeked<R>, codec: Codec) -> Result<Self, DecompressError> {
         Ok(Self(match codec {
             Codec::Plain => Inner::Plain(reader),
-            Codec::Gzip => Inner::Gzip(Some(GzDecoder::new(reader))),
+            Codec::Gzip => Inner::Gzip(Some(Box::new(GzDecoder::new(reader)))),
             Codec::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(reader)?;
                 decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
@@ -152,12 +152,12 @@ impl<R: Read> Read for Decompressor<R> {
 }
 
 /// What follows a gzip member: another one, or padding and the end.
-fn next_member<B: BufRead>(mut reader: B) -> io::Result<Option<GzDecoder<B>>> {
+fn next_member<B: BufRead>(mut reader: B) -> io::Result<Option<Box<GzDecoder<B>>>> {
     loop {
         let buf = reader.fill_buf()?;
         match buf.first() {
             None => return Ok(None),
-            Some(0x1f) => return Ok(Some(GzDecoder::new(reader))),
+            Some(0x1f) => return Ok(Some(Box::new(GzDecoder::new(reader)))),
             Some(0) => {
                 let len = buf.len();
                 if buf.iter().any(|b| *b != 0) {

@@ -5,7 +5,6 @@
 //! [`CHUNK`](crate::pack::CHUNK) alone. Changing any of the constants here changes the bytes of every layer.
 
 use flate2::{Compress, Compression, FlushCompress, Status};
-use std::cell::RefCell;
 
 /// No name, no time, no extra flags, unknown operating system.
 pub(crate) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
@@ -54,36 +53,26 @@ pub(crate) fn deflate(level: u32, dictionary: &[u8], data: &[u8]) -> Result<Piec
     Ok(Piece { bytes, crc, len: data.len() as u64 })
 }
 
-thread_local! {
-    /// The state of the last level used: making one costs more than deflating a small chunk.
-    static STATE: RefCell<Option<(u32, Compress)>> = const { RefCell::new(None) };
-}
-
+/// The state is made anew each time: after `Compress::reset` zlib-rs 0.6 still follows hash chains of the data before, and
+/// the bytes would depend on which thread deflated what. Making it costs a thousandth of a chunk's time.
 fn run(level: u32, dictionary: &[u8], data: &[u8]) -> Result<Vec<u8>, String> {
-    STATE.with_borrow_mut(|slot| {
-        if slot.as_ref().is_none_or(|(l, _)| *l != level) {
-            *slot = Some((level, Compress::new(Compression::new(level), false)));
+    let mut state = Compress::new(Compression::new(level), false);
+    if !dictionary.is_empty() {
+        state.set_dictionary(dictionary).map_err(|e| e.to_string())?;
+    }
+    let mut out = Vec::with_capacity(data.len() / 2 + 1024);
+    loop {
+        let done = state.total_in() as usize;
+        let status =
+            state.compress_vec(&data[done..], &mut out, FlushCompress::Sync).map_err(|e| e.to_string())?;
+        if out.len() < out.capacity() && state.total_in() as usize == data.len() {
+            return Ok(out);
         }
-        let (_, state) = slot.as_mut().ok_or("no deflate state")?;
-        state.reset();
-        if !dictionary.is_empty() {
-            state.set_dictionary(dictionary).map_err(|e| e.to_string())?;
+        if status == Status::BufError && out.len() < out.capacity() {
+            return Err("deflate makes no progress".into());
         }
-        let mut out = Vec::with_capacity(data.len() / 2 + 1024);
-        loop {
-            let done = state.total_in() as usize;
-            let status = state
-                .compress_vec(&data[done..], &mut out, FlushCompress::Sync)
-                .map_err(|e| e.to_string())?;
-            if out.len() < out.capacity() && state.total_in() as usize == data.len() {
-                return Ok(out);
-            }
-            if status == Status::BufError && out.len() < out.capacity() {
-                return Err("deflate makes no progress".into());
-            }
-            out.reserve(data.len() / 4 + 1024);
-        }
-    })
+        out.reserve(data.len() / 4 + 1024);
+    }
 }
 
 /// Whether deflating `data` would not pay, judged by a sample that depends on the data alone.

@@ -102,11 +102,7 @@ fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
     if name.len() <= 100 || !name.is_ascii() {
         return None;
     }
-    let end = if name.len() > 156 {
-        156
-    } else {
-        name.len() - usize::from(name.ends_with(b"/"))
-    };
+    let end = if name.len() > 156 { 156 } else { name.len() - usize::from(name.ends_with(b"/")) };
     let slash = name[..end].iter().rposition(|c| *c == b'/')?;
     let rest = name.len() - slash - 1;
     (slash > 0 && slash <= 155 && rest > 0 && rest <= 100).then(|| (&name[..slash], &name[slash + 1..]))

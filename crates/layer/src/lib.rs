@@ -9,13 +9,24 @@
 //!
 //! Everything streams; memory is bounded whatever the input. Where layers live is not known here.
 
+mod archive;
+mod decompress;
 mod error;
 mod gzip;
 mod header;
 mod pack;
+mod read;
+mod unpack;
 
+pub use archive::{is_archive, unpack_archive};
+pub use decompress::{Codec, Decompressor, MAX_ZSTD_WINDOW_LOG, decompress, decompress_sniffed};
 pub use error::{DecompressError, PackError, TarError, UnpackError};
 pub use pack::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, PackOptions, Packed, pack, pack_slice};
+pub use read::{
+    MAX_LINK_BYTES, MAX_PATH_BYTES, MAX_PAX_BYTES, MAX_SPARSE_SEGMENTS, MAX_XATTR_BYTES, TarEntry, TarKind,
+    TarReader, read_tar,
+};
+pub use unpack::{Limits, MAX_ENTRIES, MAX_UNPACKED_BYTES, Unpacked, unpack_layer};
 
 /// Prefix of the tar name of a whiteout (image-spec, layer.md "Whiteouts").
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::layer::{Layer, Root, since_epoch};
 use async_trait::async_trait;
 use rbuild_copy::{Chmod, CopyError, OwnerSpec, Ownership, PlaceOptions, SelectOptions, Selection};
-use rbuild_ir::{CopyOp, CopySource, Source, Unpack};
+use rbuild_ir::{CopyOp, CopySource, Source};
 use rbuild_oci::Digest;
 use rbuild_snapshot::{ChainView, Recipe};
 use rbuild_solver::{Inputs, Op, OpError, OperationKey, StepContext};
@@ -239,10 +239,9 @@ impl Op for CopyStep {
             let chmod = op.chmod.as_deref().map(Chmod::parse).transpose()?;
             let (seconds, nanos) = since_epoch(now);
             let options = PlaceOptions {
-                owner,
-                chmod: chmod.as_ref(),
+                chown: owner,
+                chmod,
                 link: op.link,
-                parents: op.parents,
                 created_time: Timestamp { seconds, nanos },
             };
             let tree: &dyn Tree = &*view;

@@ -349,7 +349,7 @@ impl Engine {
             let mut writer = store.ingest_unhashed()?;
             let entries = entries.as_slice().iter().map(|entry| match cancel.is_cancelled() {
                 false => Ok(entry.clone()),
-                true => Err(OpError::from(OpFailure::Canceled)),
+                true => Err(OpFailure::Canceled),
             });
             let packed = rbuild_layer::pack(entries, &options, &mut writer)?;
             writer.commit_as(packed.blob, packed.size)?;

@@ -110,7 +110,7 @@ impl ExecStep {
         match outcome.status {
             ExitStatus::Exited(0) => Ok(()),
             ExitStatus::Exited(code) => Err(self.failure(format!("exit code: {code}{hint}"), code)),
-            ExitStatus::Signaled(signal) => {
+            ExitStatus::Signaled { signal, .. } => {
                 Err(self.failure(format!("killed by signal {signal} (exit code: {code}){hint}"), code))
             }
         }

@@ -96,10 +96,16 @@ impl Layer {
 }
 
 /// A root filesystem: its layers, the base first. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Root {
     pub(crate) layers: Arc<[Arc<Layer>]>,
     pub(crate) view: Arc<OnceCell<Arc<ChainView>>>,
+}
+
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.layers.iter().map(|layer| layer.id)).finish()
+    }
 }
 
 impl Root {
@@ -118,9 +124,14 @@ impl Root {
         Self::new(self.layers.iter().cloned().chain([layer]).collect::<Vec<_>>())
     }
 
+    /// The root of the first `count` layers.
+    pub fn prefix(&self, count: usize) -> Self {
+        if count == self.layers.len() { self.clone() } else { Self::new(self.layers[..count].to_vec()) }
+    }
+
     /// The root that the topmost layer was put on.
     pub(crate) fn below_top(&self) -> Self {
-        Self::new(self.layers[..self.layers.len().saturating_sub(1)].to_vec())
+        self.prefix(self.layers.len().saturating_sub(1))
     }
 }
 

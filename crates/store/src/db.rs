@@ -62,7 +62,8 @@ struct Open {
 
 /// What opening came to, if it failed.
 enum Failure {
-    Damaged(rusqlite::Error),
+    /// With the device and inode of the file that is damaged.
+    Damaged(rusqlite::Error, Option<(u64, u64)>),
     Other(StoreError),
 }
 
@@ -81,7 +82,7 @@ impl Db {
         let mut repaired = false;
         loop {
             let tried = match &mut *slot {
-                Some(open) => f(&mut open.connection).map_err(|e| self.classify(e)),
+                Some(open) => f(&mut open.connection).map_err(|e| self.classify(e, open.file)),
                 None => match self.connect((!repaired).then_some(warnings)) {
                     Ok(open) => {
                         *slot = Some(open);
@@ -92,18 +93,18 @@ impl Db {
             };
             match tried {
                 Ok(value) => return Ok(value),
-                Err(Failure::Damaged(e)) if !repaired => {
+                Err(Failure::Damaged(e, seen)) if !repaired => {
                     repaired = true;
-                    let seen = slot.take().and_then(|open| open.file).or_else(|| inode(&self.path));
+                    *slot = None;
                     self.move_aside(seen, &e, warnings)?;
                 }
-                Err(Failure::Damaged(e)) => return Err(StoreError::database(&self.path, e)),
+                Err(Failure::Damaged(e, _)) => return Err(StoreError::database(&self.path, e)),
                 Err(Failure::Other(e)) => return Err(e),
             }
         }
     }
 
-    fn classify(&self, e: rusqlite::Error) -> Failure {
+    fn classify(&self, e: rusqlite::Error, file: Option<(u64, u64)>) -> Failure {
         let damaged = match &e {
             rusqlite::Error::SqliteFailure(code, message) => match code.code {
                 ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => true,
@@ -117,7 +118,7 @@ impl Db {
             | rusqlite::Error::IntegralValueOutOfRange(..) => true,
             _ => false,
         };
-        if damaged { Failure::Damaged(e) } else { Failure::Other(StoreError::database(&self.path, e)) }
+        if damaged { Failure::Damaged(e, file) } else { Failure::Other(StoreError::database(&self.path, e)) }
     }
 
     /// `warnings` hears of an index that is lost, unless that is no surprise.
@@ -138,7 +139,7 @@ impl Db {
         }
         let mut open = self.attach()?;
         let layers = self.snapshots().map_err(Failure::Other)?;
-        create(&mut open.connection, &layers).map_err(|e| self.classify(e))?;
+        create(&mut open.connection, &layers).map_err(|e| self.classify(e, open.file))?;
         if let Some(warnings) = warnings
             && !layers.is_empty()
         {
@@ -160,7 +161,7 @@ impl Db {
         let version: i64 = open
             .connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(|e| self.classify(e))?;
+            .map_err(|e| self.classify(e, open.file))?;
         match version {
             0 => Ok(None),
             SCHEMA_VERSION => Ok(Some(open)),
@@ -173,6 +174,8 @@ impl Db {
     }
 
     fn attach(&self) -> std::result::Result<Open, Failure> {
+        // Before it is opened: if another process replaces it in between, the new one is not taken for damaged.
+        let before = inode(&self.path);
         let attach = || {
             let connection = Connection::open(&self.path)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -180,9 +183,9 @@ impl Db {
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             connection.set_prepared_statement_cache_capacity(64);
             connection.execute_batch(CONNECTION)?;
-            Ok(Open { connection, file: inode(&self.path) })
+            Ok(Open { connection, file: before.or_else(|| inode(&self.path)) })
         };
-        attach().map_err(|e| self.classify(e))
+        attach().map_err(|e| self.classify(e, before))
     }
 
     /// Moves the index away if it is still the one that was `seen` to be damaged: another process may have been first.

@@ -191,7 +191,7 @@ impl Store {
         let mut rows = self.packed_known(layer)?;
         rows.retain(|row| {
             form.is_none_or(|(codec, epoch)| row.codec == codec && row.epoch == epoch)
-                && self.blob_path(&row.blob).exists()
+                && self.is_whole(&row.blob, row.size)
         });
         let kept: Vec<Digest> = rows.iter().map(|row| row.blob).chain([*layer]).collect();
         let _noted = self.protect(&kept)?;
@@ -224,9 +224,18 @@ impl Store {
         if kind == Some(LayerKind::Pulled as i64) {
             return Ok(true);
         }
-        let mut statement = db.prepare_cached("SELECT blob FROM packed WHERE layer = ?1")?;
-        let mut blobs = statement.query_map([id.as_bytes()], |row| digest(row, 0))?;
-        blobs.try_fold(false, |found, blob| Ok(found || self.blob_path(&blob?).exists()))
+        let mut statement = db.prepare_cached("SELECT blob, size FROM packed WHERE layer = ?1")?;
+        let mut blobs =
+            statement.query_map([id.as_bytes()], |row| Ok((digest(row, 0)?, row.get::<_, i64>(1)?)))?;
+        blobs.try_fold(false, |found, row| {
+            let (blob, size) = row?;
+            Ok(found || self.is_whole(&blob, size.cast_unsigned()))
+        })
+    }
+
+    /// Whether the blob is here with that length: after a power loss it may be shorter.
+    fn is_whole(&self, blob: &Digest, size: u64) -> bool {
+        fs::metadata(self.blob_path(blob)).is_ok_and(|meta| meta.len() == size)
     }
 }
 

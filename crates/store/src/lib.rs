@@ -77,7 +77,7 @@ const NETWORK_FILESYSTEMS: [i64; 6] = [0x6969, 0x517B, 0xFE53_4D42, 0x00C3_6400,
 
 /// Directories of a store and their modes. Those that hold files of images are closed to other users: there are
 /// setuid programs in them.
-const DIRECTORIES: [(&str, u32); 9] = [
+const DIRECTORIES: [(&str, u32); 10] = [
     ("blobs", 0o755),
     ("blobs/sha256", 0o755),
     ("snapshots", 0o700),
@@ -87,6 +87,7 @@ const DIRECTORIES: [(&str, u32); 9] = [
     ("cache-mounts", 0o700),
     ("statcache", 0o700),
     ("history", 0o700),
+    ("trash", 0o700),
 ];
 
 /// A handle on a store; clones share it.
@@ -178,12 +179,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes what is missing of the directory tree. `trash` is made last, so that its presence stands for the rest.
+/// Makes what is missing of the directory tree.
 fn prepare(root: &Path, session: &ingest::Session) -> Result<()> {
     let layout = root.join("oci-layout");
     if let Some(text) = fsutil::optional(fs::read_to_string(&layout)).at("read", &layout)? {
         check_layout(&layout, &text)?;
-        if root.join("trash").is_dir() && root.join("index.json").exists() {
+        let whole = DIRECTORIES.iter().all(|(name, _)| root.join(name).is_dir());
+        if whole && root.join("index.json").exists() {
             return Ok(());
         }
     }
@@ -199,9 +201,7 @@ fn prepare(root: &Path, session: &ingest::Session) -> Result<()> {
     if !layout.exists() {
         fsutil::replace_file(&session.new_path("j")?, &layout, OCI_LAYOUT.as_bytes()).at("write", &layout)?;
     }
-    image::create_index(root, session)?;
-    let trash = root.join("trash");
-    fsutil::make_dir(&trash, 0o700).at("create", &trash)
+    image::create_index(root, session)
 }
 
 fn check_layout(path: &Path, text: &str) -> Result<()> {

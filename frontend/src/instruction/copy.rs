@@ -1,7 +1,9 @@
 //! COPY and ADD.
 
+use std::collections::HashMap;
+
 use super::{Fault, name};
-use crate::ast::{AddInstruction, CopyInstruction, Node, SourceContent, SourcesAndDest};
+use crate::ast::{AddInstruction, CopyInstruction, Heredoc, Node, SourceContent, SourcesAndDest, Word};
 use crate::flag::{Flags, Kind, Known};
 use crate::heredoc::parse_heredoc;
 
@@ -76,17 +78,19 @@ fn sources_and_dest(node: &Node) -> Result<SourcesAndDest, Fault> {
         return Err(Fault::new(message, dest.span).help("put the destination path last"));
     }
     paths.dest = dest.clone();
+    // Of several bodies with one name the last one counts.
+    let bodies: HashMap<&str, &str> =
+        node.heredocs.iter().map(|body| (body.name.as_str(), body.content.as_str())).collect();
     for source in sources {
         let Some(heredoc) = parse_heredoc(&source.value) else {
             paths.sources.push(source.clone());
             continue;
         };
-        // Of several bodies with one name the last one counts.
-        let body = node.heredocs.iter().rev().find(|body| body.name == heredoc.name);
-        let data = body.map(|body| crate::ast::Heredoc { chomp: heredoc.chomp, ..body.clone() }.body());
+        let content = bodies.get(heredoc.name.as_str()).copied().unwrap_or_default();
+        let data = Heredoc { content: content.to_owned(), ..heredoc.clone() }.body();
         paths.contents.push(SourceContent {
-            path: crate::ast::Word::new(heredoc.name, source.span),
-            data: data.unwrap_or_default(),
+            path: Word::new(heredoc.name, source.span),
+            data,
             expand: heredoc.expand,
         });
     }

@@ -14,7 +14,6 @@ pub(super) fn from(node: &Node) -> Result<FromInstruction, Fault> {
             check_name(name)?;
             (image, Some(keyword.clone()), Some(name.clone()))
         }
-        [image, _, _] => (image, None, None),
         _ => {
             let fault = Fault::new("FROM requires either one or three arguments", node.span);
             return Err(fault.help("write FROM image or FROM image AS name"));

@@ -12,6 +12,9 @@ use crate::shell::Lex;
 use rbuild_ir::{MkdirOp, Op};
 use rbuild_oci::Healthcheck;
 
+/// Most ports of one EXPOSE: all of them, for three protocols.
+const MAX_PORTS: usize = 3 * 65536;
+
 /// Applies an instruction without a layer.
 pub(super) fn apply(state: &mut State, lex: &Lex, kind: &InstructionKind) -> Outcome {
     match kind {
@@ -135,6 +138,9 @@ fn ports(words: &[Word], lex: &Lex, env: &dyn Lookup) -> Outcome<Vec<String>> {
     for word in sorted {
         for spec in lex.words(word, env).map_err(|error| error.to_string())? {
             ports.extend(parse_expose_word(&spec)?);
+            if ports.len() > MAX_PORTS {
+                return Err(format!("EXPOSE of more than {MAX_PORTS} ports"));
+            }
         }
     }
     Ok(ports)

@@ -113,6 +113,7 @@ impl Lowering<'_, '_> {
         let dest = expand(state, &lex, &copying.paths.dest)?;
         let contents: Vec<(String, String)> =
             copying.paths.contents.iter().map(|content| inline(state, content)).collect::<Outcome<_>>()?;
+        self.spent += contents.iter().map(|(_, data)| data.len()).sum::<usize>();
         if let Some(chmod) = &copying.chmod {
             check_chmod(chmod)?;
         }

@@ -29,13 +29,16 @@ use crate::stage::{Command, Origin, Plan};
 use rbuild_ir::{Definition, ImageOp, ImageResult, Op};
 use rbuild_oci::{Platform, Reference};
 use state::{Root, State};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use unsupported::Unsupported;
 use vertices::Vertices;
 
 /// Most bytes that the environment of a stage may have. The kernel refuses to start a process with more than a few
 /// mebibytes; without a limit, a short file could make values double endlessly.
 const MAX_ENV: usize = 4 << 20;
+
+/// Most bytes of environments and histories that the steps and stages of one file may have together.
+const MAX_TOTAL: usize = 512 << 20;
 
 /// Images that suggestions of "not found" errors know.
 const COMMON_IMAGES: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
@@ -58,6 +61,7 @@ pub fn lower(
         vertices: Vertices::default(),
         states: Vec::new(),
         done: BTreeSet::new(),
+        spent: 0,
         diagnostics: Vec::new(),
     };
     let definition = match lowering.run() {
@@ -75,15 +79,13 @@ pub fn lower(
 /// ONBUILD triggers of base images may ask for more during lowering. Empty when the file has errors.
 pub fn image_requests(dockerfile: &Dockerfile, options: &LowerOptions) -> Vec<ImageRequest> {
     let Ok(plan) = Plan::new(dockerfile, options) else { return Vec::new() };
-    let mut requests = Vec::new();
-    for node in plan.reachable() {
-        if let Ok(Origin::Image(request, _)) = plan.origin(node)
-            && !requests.contains(&request)
-        {
-            requests.push(request);
-        }
-    }
-    requests
+    let mut seen = HashSet::new();
+    let origins = plan.reachable().into_iter().filter_map(|node| plan.origin(node).ok());
+    let images = origins.filter_map(|origin| match origin {
+        Origin::Image(request, _) => Some(request),
+        _ => None,
+    });
+    images.filter(|request| seen.insert(request.clone())).collect()
 }
 
 struct Lowering<'a, 'r> {
@@ -94,6 +96,8 @@ struct Lowering<'a, 'r> {
     states: Vec<Option<State>>,
     /// Stages that are lowered to their end.
     done: BTreeSet<usize>,
+    /// Bytes counted against [`MAX_TOTAL`].
+    spent: usize,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -104,10 +108,9 @@ impl Lowering<'_, '_> {
     fn run(&mut self) -> Result<Definition, Diagnostic> {
         let reachable = self.resolve_stages()?;
         for node in reachable {
-            if self.plan.nodes[node].image_only || self.plan.nodes[node].context.is_some() {
-                continue;
+            if self.plan.nodes[node].is_stage() {
+                self.dispatch_stage(node)?;
             }
-            self.dispatch_stage(node)?;
         }
         self.finish()
     }
@@ -134,7 +137,7 @@ impl Lowering<'_, '_> {
                     (None, Some(base)) if with_triggers.insert(node) => self.plan.triggers_of(base),
                     _ => Vec::new(),
                 };
-                if !triggers.is_empty() {
+                if !triggers.is_empty() && self.plan.nodes[node].is_stage() {
                     more |= self.plan.add_triggers(node, &triggers)?;
                 }
             }
@@ -213,17 +216,27 @@ impl Lowering<'_, '_> {
         };
         state.begin(self.plan.options.network);
         let commands = std::mem::take(&mut self.plan.nodes[node].commands);
+        self.spent += state.bytes();
         for command in &commands {
             let lines = command.instruction.lines;
-            self.dispatch(node, &mut state, command).map_err(|message| Diagnostic::error(message, lines))?;
-            if state.env.bytes() > MAX_ENV {
-                let message = format!("the environment of the stage is larger than {MAX_ENV} bytes");
-                return Err(Diagnostic::error(message, lines));
-            }
+            let outcome = self.dispatch(node, &mut state, command).and_then(|()| self.check_size(&state));
+            outcome.map_err(|message| Diagnostic::error(message, lines))?;
         }
         self.plan.nodes[node].commands = commands;
         self.states[node] = Some(state);
         self.done.insert(node);
+        Ok(())
+    }
+
+    /// Values that refer to each other must not fill the memory.
+    fn check_size(&mut self, state: &State) -> Outcome {
+        if state.env.bytes() > MAX_ENV {
+            return Err(format!("the environment of the stage is larger than {MAX_ENV} bytes"));
+        }
+        self.spent += state.last_bytes();
+        if self.spent > MAX_TOTAL {
+            return Err(format!("environments and history of all steps are larger than {MAX_TOTAL} bytes"));
+        }
         Ok(())
     }
 

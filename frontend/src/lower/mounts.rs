@@ -107,8 +107,7 @@ impl Lowering<'_, '_> {
 
     /// The state of a node that can be read from: an image, or a stage that is lowered to its end.
     pub(super) fn finished(&self, node: usize) -> Option<&State> {
-        let own = &self.plan.nodes[node];
-        let complete = own.image_only || own.context.is_some() || self.done.contains(&node);
+        let complete = !self.plan.nodes[node].is_stage() || self.done.contains(&node);
         self.states[node].as_ref().filter(|_| complete)
     }
 }

@@ -109,6 +109,7 @@ impl Lowering<'_, '_> {
         lines: ast::LineRange,
     ) -> VertexDigest {
         let stage = self.plan.stage_key(node);
+        self.spent += name.len();
         let parent = self.vertices.root(&state.root, &stage);
         let made = self.vertices.add(op, parent, inputs, name, stage, lines);
         state.root = super::state::Root::Vertex(made);

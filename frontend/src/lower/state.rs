@@ -148,6 +148,17 @@ impl State {
         if pairs.is_empty() { String::new() } else { format!("|{} {}", pairs.len(), pairs.concat()) }
     }
 
+    /// Roughly the memory that a copy of this state takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.env.bytes() + self.history.iter().map(entry_bytes).sum::<usize>()
+    }
+
+    /// Roughly the memory that the last instruction took: its history entry, and a step's copy of the environment.
+    pub(super) fn last_bytes(&self) -> usize {
+        let Some(last) = self.history.last() else { return 0 };
+        entry_bytes(last) + if last.vertex.is_some() { self.env.bytes() } else { 0 }
+    }
+
     /// `--platform` decides what the image says it is for (B-003).
     pub(super) fn set_platform(&mut self, platform: &Platform) {
         let config = &mut self.config;
@@ -167,4 +178,8 @@ impl State {
             None => {}
         }
     }
+}
+
+fn entry_bytes(entry: &HistoryEntry) -> usize {
+    size_of::<HistoryEntry>() + entry.created_by.len() + entry.comment.len()
 }

@@ -51,3 +51,25 @@ fn deep_nesting_takes_no_stack_and_growth_is_bounded() {
     let error = lex.word(&"$B".repeat(100), &big).unwrap_err();
     assert!(error.reason.contains("expands to more than"), "{}", error.reason);
 }
+
+/// Whatever the word: an answer, and without variables, quotes and escapes the word itself.
+#[test]
+fn any_word_has_an_answer() {
+    const ALPHABET: &[&str] = &[
+        "$", "{", "}", ":", "-", "+", "?", "#", "%", "/", "\\", "'", "\"", "A", "é", " ", "*", "<", "0", "\n",
+    ];
+    let mut seed = 1_u64;
+    for round in 0..20_000 {
+        let mut word = String::new();
+        for _ in 0..round % 24 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            word.push_str(ALPHABET[(seed >> 33) as usize % ALPHABET.len()]);
+        }
+        let lex =
+            Lex { raw_quotes: seed & 1 << 40 > 0, skip_unset_env: seed & 1 << 41 > 0, ..Lex::new('\\') };
+        let answer = lex.process(&word, &env());
+        if !word.contains(['$', '\\', '\'', '"']) {
+            assert_eq!(answer.map(|expansion| expansion.result), Ok(word));
+        }
+    }
+}

@@ -38,7 +38,7 @@ impl From<Closed> for Stop {
 /// The stream's next part.
 enum Part {
     Small(Vec<LayerEntry>),
-    Large(LayerEntry),
+    Large(Box<LayerEntry>),
 }
 
 enum Pending {
@@ -90,11 +90,7 @@ fn spawn(batch: Vec<LayerEntry>, epoch: Option<i64>) -> Receiver<Result<Vec<u8>,
 }
 
 /// Writes a file that is too large to be held.
-fn stream(
-    entry: &LayerEntry,
-    epoch: Option<i64>,
-    out: &mut Pipeline<'_, '_>,
-) -> Result<(), Stop> {
+fn stream(entry: &LayerEntry, epoch: Option<i64>, out: &mut Pipeline<'_, '_>) -> Result<(), Stop> {
     let mut head = Vec::new();
     let data = render::append_header(&mut head, entry, epoch)?;
     out.write(&head)?;
@@ -135,7 +131,7 @@ impl<I: Iterator<Item = Result<LayerEntry, PackError>>> Parts<I> {
                 bytes += size;
                 batch.push(entry);
             } else if batch.is_empty() {
-                return Ok(Some(Part::Large(entry)));
+                return Ok(Some(Part::Large(Box::new(entry))));
             } else {
                 self.held = Some(entry);
                 break;

@@ -123,7 +123,11 @@ impl<'scope, 'env> Pipeline<'scope, 'env> {
             // Nobody listens any more if writing has failed.
             let _ = sender.send(gzip::deflate(level, dictionary, &chunk));
         };
-        if self.pooled { rayon::spawn(job) } else { job() }
+        if self.pooled {
+            rayon::spawn(job)
+        } else {
+            job()
+        }
         receiver
     }
 

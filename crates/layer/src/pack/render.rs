@@ -281,9 +281,12 @@ pub(crate) fn retry_again<T>(mut call: impl FnMut() -> rustix::io::Result<T>) ->
 
 /// A file that is gone, or is no longer a file, has changed.
 fn read_error(path: &TreePath, source: io::Error) -> PackError {
-    let gone = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::ISDIR, Errno::NXIO, Errno::AGAIN, Errno::XDEV];
+    let gone =
+        [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::ISDIR, Errno::NXIO, Errno::AGAIN, Errno::XDEV];
     match source.raw_os_error() {
-        Some(code) if gone.iter().any(|e| e.raw_os_error() == code) => PackError::Changed { path: path.clone() },
+        Some(code) if gone.iter().any(|e| e.raw_os_error() == code) => {
+            PackError::Changed { path: path.clone() }
+        }
         _ => PackError::Read { path: path.clone(), source },
     }
 }

@@ -5,16 +5,17 @@
 //! no data whatever their size says; the first of two zero blocks ends the archive. What Go lets pass but would be guesswork
 //! (unknown entry types, PAX headers of PAX headers, global records that would rename or resize every entry) is refused.
 
+mod entry;
 mod number;
 mod pax;
 mod sparse;
 
-use crate::{BLOCK, TarError, header};
+use crate::{BLOCK, TarError};
 use pax::Records;
 use rbuild_tree::{Timestamp, Xattrs};
 use sparse::Segment;
-use std::io::{self, BufRead, BufReader, Read};
-use tar::{EntryType, Header};
+use std::io::{BufRead, BufReader, Read};
+use tar::EntryType;
 
 /// Longest name of an entry in bytes: the kernel's PATH_MAX.
 pub const MAX_PATH_BYTES: u64 = 4096;
@@ -75,20 +76,19 @@ impl TarEntry {
     }
 }
 
-/// Reads entries one after the other; the data of the current one is read with [`TarReader::next_data`] or through
-/// [`std::io::Read`].
+/// Reads entries one after the other; the data of the current one is read with [`TarReader::next_data`] or skipped.
 pub struct TarReader<R> {
     reader: R,
+    /// Bytes of the stream read so far; where the last header began.
     offset: u64,
     header_offset: u64,
+    /// Bytes lent by [`Self::next_data`] that the reader still holds.
+    lent: usize,
     /// Bytes of the current entry's data in the stream, and of its padding, that were not read yet.
     left: u64,
     padding: u64,
     /// Data segments not read yet, in reverse; for a plain file one.
     segments: Vec<Segment>,
-    /// Position in the current file.
-    position: u64,
-    size: u64,
     done: bool,
 }
 
@@ -113,11 +113,10 @@ impl<R: BufRead> TarReader<R> {
             reader,
             offset: 0,
             header_offset: 0,
+            lent: 0,
             left: 0,
             padding: 0,
             segments: Vec::new(),
-            position: 0,
-            size: 0,
             done: false,
         }
     }
@@ -133,7 +132,11 @@ impl<R: BufRead> TarReader<R> {
             self.header_offset = self.offset;
             let Some(header) = self.read_header()? else {
                 self.done = true;
-                return if pending.is_empty() { Ok(None) } else { Err(self.malformed("header without an entry")) };
+                return if pending.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(self.malformed("header without an entry"))
+                };
             };
             match header.entry_type() {
                 EntryType::XHeader if pending.pax.is_none() => {
@@ -165,17 +168,14 @@ impl<R: BufRead> TarReader<R> {
     /// The next part of the current entry's data, or `None` at its end. [`TarEntry::size`] tells how long the file is
     /// when it ends with a hole.
     pub fn next_data(&mut self) -> Result<Option<Data<'_>>, TarError> {
+        self.return_lent();
         let Some(segment) = self.segments.last_mut() else { return Ok(None) };
         let offset = segment.offset;
-        // Done before the data is lent, so that the borrow can last.
-        let available = match self.reader.fill_buf() {
-            Ok(buf) => buf.len(),
-            Err(e) => return Err(TarError::Io(e)),
-        };
-        if available == 0 {
+        let buf = self.reader.fill_buf().map_err(TarError::Io)?;
+        if buf.is_empty() {
             return Err(TarError::Truncated { offset: self.offset });
         }
-        let n = u64::try_from(available).unwrap_or(u64::MAX).min(segment.len);
+        let n = segment.len.min(buf.len() as u64);
         segment.offset += n;
         segment.len -= n;
         if segment.len == 0 {
@@ -183,13 +183,14 @@ impl<R: BufRead> TarReader<R> {
         }
         self.left -= n;
         self.offset += n;
-        self.position = offset + n;
-        Ok(Some(Data { offset, bytes: self.lend(n as usize)? }))
+        self.lent = n as usize;
+        Ok(Some(Data { offset, bytes: &buf[..n as usize] }))
     }
 
     /// Reads to the end of the stream, after the end of the archive. Bytes there have no meaning, but belong to the
     /// digest of a layer.
     pub fn drain(&mut self) -> Result<(), TarError> {
+        self.return_lent();
         loop {
             let n = self.reader.fill_buf().map_err(TarError::Io)?.len();
             if n == 0 {
@@ -201,7 +202,8 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// The stream itself.
-    pub fn into_inner(self) -> R {
+    pub fn into_inner(mut self) -> R {
+        self.return_lent();
         self.reader
     }
 }

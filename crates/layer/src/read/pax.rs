@@ -88,11 +88,8 @@ impl SparseRecords {
             b"name" => self.name = text(value)?,
             b"size" | b"realsize" => self.real_size = count(value)?,
             b"map" => self.map = Some(map(value)?),
-            b"offset" => {
-                if self.offset.replace(count(value)?.ok_or(BAD_MAP)?).is_some() {
-                    return Err(BAD_MAP);
-                }
-            }
+            b"offset" if self.offset.is_some() => return Err(BAD_MAP),
+            b"offset" => self.offset = Some(count(value)?.ok_or(BAD_MAP)?),
             b"numbytes" => {
                 let offset = self.offset.take().ok_or(BAD_MAP)?;
                 let len = count(value)?.ok_or(BAD_MAP)?;

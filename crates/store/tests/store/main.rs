@@ -5,6 +5,7 @@
 mod basics;
 mod crash;
 mod damage;
+mod full;
 mod images;
 mod prune;
 mod records;

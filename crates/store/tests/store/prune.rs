@@ -7,14 +7,14 @@ use std::fs;
 
 const ALL: PruneOptions = PruneOptions { all: true, unused_since: None, dry_run: false };
 
-fn packed(layer: Digest, blob: Digest) -> Packed {
+fn packed(layer: Digest, (blob, size): (Digest, u64)) -> Packed {
     Packed {
         layer,
         codec: "gzip".into(),
         epoch: None,
         diff_id: layer,
         blob,
-        size: 1,
+        size,
         tar_size: 1,
         media_type: "x".into(),
     }
@@ -24,12 +24,12 @@ fn packed(layer: Digest, blob: Digest) -> Packed {
 fn step(store: &Store, name: &str) -> (Record, Digest) {
     let id = Digest::of(format!("layer {name}"));
     make_layer(store, &id, name);
-    let (blob, _) = store.put_blob(name.as_bytes()).unwrap();
+    let blob = store.put_blob(name.as_bytes()).unwrap();
     let record = record(Digest::of(name), vec![id]);
     store
         .write(&Batch::new().layer(layer(id)).packed(packed(id, blob)).record(record.clone(), "{}"))
         .unwrap();
-    (record, blob)
+    (record, blob.0)
 }
 
 fn is_whole(store: &Store, step: &(Record, Digest)) -> bool {
@@ -89,7 +89,7 @@ fn base_images_go_only_with_all() {
     let id = Digest::of([0; 1024]);
     make_layer(&store, &id, "x");
     let row = Layer { kind: LayerKind::Pulled, ..layer(id) };
-    store.write(&Batch::new().layer(row).packed(packed(id, id))).unwrap();
+    store.write(&Batch::new().layer(row).packed(packed(id, (id, 1024)))).unwrap();
     let name = "debian:13".parse().unwrap();
     store.remember_resolution(&name, &Platform::linux("amd64"), &base).unwrap();
     // That a build is using the manifest must not hide what the manifest leads to.

@@ -93,7 +93,7 @@ fn packed_forms_are_told_apart_by_codec_and_epoch() {
     let (_dir, store) = store();
     let id = Digest::of("layer");
     let mut forms = Vec::new();
-    for (text, epoch) in [("none", None), ("zero", Some(0)), ("one", Some(1)), ("before", Some(-1))] {
+    for (text, epoch) in [("none.", None), ("zero.", Some(0)), ("first", Some(1)), ("minus", Some(-1))] {
         let (blob, _) = store.put_blob(text.as_bytes()).unwrap();
         forms.push(packed(id, epoch, blob));
         store.put_packed(forms[forms.len() - 1].clone()).unwrap();
@@ -105,6 +105,8 @@ fn packed_forms_are_told_apart_by_codec_and_epoch() {
     assert_eq!(store.packed_any(&id).unwrap().len(), 4);
     fs::remove_file(store.blob_path(&forms[0].blob)).unwrap();
     assert_eq!(store.packed(&id, "gzip-4.1", None).unwrap(), None);
+    fs::write(store.blob_path(&forms[1].blob), "").unwrap();
+    assert_eq!(store.packed(&id, "gzip-4.1", Some(0)).unwrap(), None, "cut short");
 }
 
 #[test]
