@@ -170,7 +170,7 @@ impl Engine {
 
     fn stored_layer(&self, id: &LayerId) -> Result<Layer, OpError> {
         let Some(row) = self.store.layer(id)? else { return Ok(Layer::stored(*id, None)) };
-        if row.kind == LayerKind::Built {
+        if row.kind != LayerKind::Pulled {
             return Ok(Layer::stored(*id, Some(from_epoch(row.created, row.created_nanos))));
         }
         let layer = Layer::stored(*id, None);
