@@ -152,3 +152,20 @@ async fn connections_to_one_registry_are_limited() {
     }
     assert_eq!(client.stats().blobs_pulled, 40);
 }
+
+/// Everything can be spawned on a runtime with several threads.
+#[test]
+fn operations_are_send() {
+    fn assert_send<T: Send>(_: T) {}
+    let (client, app, descriptor) = (client(), reference("localhost", "app"), layer(b""));
+    let mut sink = rbuild_registry::Blocking(Vec::new());
+    assert_send(client.resolve(&app));
+    assert_send(client.resolve_descriptor(&app));
+    assert_send(client.manifest(&app, &descriptor));
+    assert_send(client.pull_blob(&app, &descriptor, &mut sink, |_| {}));
+    assert_send(client.blob_bytes(&app, &descriptor));
+    assert_send(client.has_blob(&app, &descriptor));
+    assert_send(client.push_blob(&app, &descriptor, std::path::Path::new(""), &[]));
+    assert_send(client.push_manifest(&app, "", b""));
+    assert_send(client.tags(&app));
+}
