@@ -91,7 +91,11 @@ fn apply(root: &Path, change: &Change) {
     let real = |path: &str| std::fs::symlink_metadata(at(path)).is_ok_and(|m| !m.is_symlink());
     match change {
         Change::Write(path, n) => {
-            let _ = std::fs::write(at(path), vec![b'a' + n; 4]);
+            // A FIFO without a reader must not block.
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK;
+            if let Ok(file) = rustix::fs::open(at(path), flags, Mode::from_raw_mode(0o644)) {
+                let _ = std::fs::File::from(file).write_all(&[b'a' + n; 4]);
+            }
         }
         Change::Mkdir(path) => {
             let _ = std::fs::create_dir_all(at(path));
@@ -265,6 +269,7 @@ fn random_changes_look_as_the_kernel_shows_them() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 60,
         failure_persistence: None,
+        max_shrink_iters: 200,
         ..ProptestConfig::default()
     });
     runner

@@ -20,6 +20,8 @@ pub enum Action {
     Status(u16, Vec<(String, String)>, String),
     /// Close the connection without an answer.
     Close,
+    /// Close the connection before the request's body is read.
+    HangUp,
     /// Announce the whole body, send only the first bytes, close.
     CutAfter(usize),
     /// Serve only the first bytes, consistently.
