@@ -2,6 +2,10 @@
 
 mod filter;
 mod local;
+mod memo;
+mod order;
+mod stat_cache;
 
 pub use filter::{Everything, Filter};
 pub use local::LocalContext;
+pub use stat_cache::StatCache;
