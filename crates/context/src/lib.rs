@@ -5,8 +5,12 @@ pub mod glob;
 pub mod ignore;
 mod local;
 pub mod pattern;
+mod memo;
+mod order;
+mod stat_cache;
 
 pub use filter::{Everything, Filter};
 pub use ignore::{Ignore, IgnoreError};
 pub use local::LocalContext;
 pub use pattern::{Matcher, PatternError};
+pub use stat_cache::StatCache;
