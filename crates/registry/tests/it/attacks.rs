@@ -19,6 +19,8 @@ async fn a_blob_that_is_not_the_digests_is_refused() {
         (Action::Corrupt(99_999), "mismatch"),
         (Action::Body(vec![1; 50_000]), "mismatch"),
         (Action::Append(b"x".to_vec()), "large"),
+        (Action::AppendUnannounced(b"x".to_vec()), "large"),
+        (Action::AppendUnannounced(noise(1_000_000)), "large"),
         (Action::ContentLength(1 << 40), "large"),
         (Action::Body(vec![0; 300_000]), "large"),
     ] {
@@ -142,8 +144,13 @@ async fn large_documents_are_not_read() {
     let registry = TestRegistry::start(Options::default());
     registry.put_manifest("app", "1", media_type::OCI_MANIFEST, vec![b' '; MAX_MANIFEST + 1]);
     let app = reference(&registry.host(), "app:1");
-    let error = client().resolve(&app).await.unwrap_err();
-    assert!(matches!(error, RegistryError::TooLarge { .. }), "{error}");
+    for action in [None, Some(Action::AppendUnannounced(b" ".to_vec()))] {
+        if let Some(action) = action {
+            registry.fault(Fault::new("/manifests/", action));
+        }
+        let error = client().resolve(&app).await.unwrap_err();
+        assert!(matches!(error, RegistryError::TooLarge { .. }), "{error}");
+    }
     let huge = Descriptor::new(media_type::OCI_CONFIG, Digest::of("x"), u64::MAX);
     assert!(matches!(client().blob_bytes(&app, &huge).await, Err(RegistryError::TooLarge { .. })));
     assert!(matches!(client().manifest(&app, &huge).await, Err(RegistryError::TooLarge { .. })));
