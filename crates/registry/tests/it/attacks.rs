@@ -267,6 +267,33 @@ async fn an_upload_location_elsewhere_gets_no_credentials() {
     assert!(elsewhere.log().iter().all(|e| e.authorization.is_none()));
 }
 
+/// A registry behind a TLS proxy that says http is kept on https; another host in the clear is not followed.
+#[tokio::test]
+async fn an_upload_location_never_gives_up_tls() {
+    let ca = Arc::new(CertAuthority::new());
+    let registry = TestRegistry::start(Options { tls: Some(ca.clone()), ..Options::default() });
+    let certs = tempfile::tempdir().unwrap();
+    ca.install(certs.path(), &registry.host());
+    let plain = TestRegistry::start(Options::default());
+    let bytes = noise(100);
+    let source = file(&bytes);
+    let app = reference(&registry.host(), "app:1");
+    let client = Client::new(ClientConfig { certs_dirs: vec![certs.path().into()], ..config() });
+
+    let same = header("Location", "http://127.0.0.1/v2/app/blobs/uploads/1?_state=a%3Db");
+    registry.fault(Fault::new("/uploads/", same).method("POST"));
+    client.push_blob(&app, &layer(&bytes), source.path(), &[]).await.unwrap();
+
+    let other = noise(101);
+    let source = file(&other);
+    let location = plain.origin().replace("127.0.0.1", "localhost");
+    let foreign = header("Location", &format!("{location}/v2/app/blobs/uploads/1?_state=a%3Db"));
+    registry.fault(Fault::new("/uploads/", foreign).method("POST"));
+    let error = client.push_blob(&app, &layer(&other), source.path(), &[]).await.unwrap_err();
+    assert!(error.to_string().contains("give up TLS"), "{error}");
+    assert!(plain.log().is_empty());
+}
+
 #[tokio::test]
 async fn server_text_does_not_reach_the_terminal_raw() {
     let registry = TestRegistry::start(Options::default());
