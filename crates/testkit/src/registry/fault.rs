@@ -28,6 +28,8 @@ pub enum Action {
     Short(usize),
     /// Serve more than there is.
     Append(Vec<u8>),
+    /// Serve more than there is, without announcing a length; the connection's end is the body's.
+    AppendUnannounced(Vec<u8>),
     /// Flip a bit of the byte at this place of the body.
     Corrupt(usize),
     /// Wait before the answer.

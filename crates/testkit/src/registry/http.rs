@@ -200,7 +200,9 @@ pub(crate) async fn write(
     for (key, value) in &response.headers {
         head.push_str(&format!("{key}: {value}\r\n"));
     }
-    if !response.headers.iter().any(|(key, _)| key.eq_ignore_ascii_case("content-length")) {
+    // An answer that closes the connection leaves its length open.
+    let told = ["content-length", "connection"];
+    if !response.headers.iter().any(|(key, _)| told.iter().any(|name| key.eq_ignore_ascii_case(name))) {
         head.push_str(&format!("Content-Length: {}\r\n", response.body.len()));
     }
     head.push_str("\r\n");

@@ -334,6 +334,11 @@ fn misbehave(
         Some(Action::CutAfter(n)) => *cut = Some(n.min(response.body.len())),
         Some(Action::Short(n)) => response.body.truncate(n),
         Some(Action::Append(bytes)) => response.body.extend_from_slice(&bytes),
+        Some(Action::AppendUnannounced(bytes)) => {
+            response.body.extend_from_slice(&bytes);
+            response.set("Connection", "close");
+            *cut = Some(response.body.len());
+        }
         Some(Action::Corrupt(at)) => {
             if let Some(byte) = response.body.get_mut(at) {
                 *byte ^= 1;
