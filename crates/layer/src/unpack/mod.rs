@@ -4,6 +4,7 @@ mod place;
 mod resolve;
 mod stream;
 
+pub use place::MAX_DIRECTORY_BYTES;
 pub(crate) use place::list;
 pub(crate) use resolve::open_real;
 

@@ -18,8 +18,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
+/// Most bytes in the names and attributes of all directories of a layer, which are held until the end.
+pub const MAX_DIRECTORY_BYTES: u64 = 64 << 20;
+
 /// What a directory gets when everything is in it; until then it has mode 0700.
-struct DirMeta {
+pub(super) struct DirMeta {
     mode: u32,
     uid: u32,
     gid: u32,
@@ -35,7 +38,7 @@ pub(super) struct Placer<'d> {
     pub(super) overlay: bool,
     /// Owner that new files get by themselves; `None` when that depends on the directory.
     own: Option<(u32, u32)>,
-    dirs: BTreeMap<TreePath, DirMeta>,
+    dirs: Dirs,
     /// The parent used last, by its name in the archive. Valid until something is removed.
     last: Option<(TreePath, Dir)>,
     /// Content of regular files by inode number; only kept for plain archives.
@@ -52,7 +55,7 @@ impl<'d> Placer<'d> {
             root,
             overlay,
             own: (!setgid).then_some(own),
-            dirs: BTreeMap::new(),
+            dirs: Dirs::default(),
             last: None,
             digests: HashMap::new(),
             xattrs: HashMap::new(),
@@ -71,8 +74,7 @@ impl<'d> Placer<'d> {
             if entry.kind != TarKind::Directory {
                 return bad("the root can only be a directory");
             }
-            self.dirs.insert(TreePath::root(), DirMeta::of(entry));
-            return Ok(());
+            return self.dirs.insert(path, path, DirMeta::of(entry));
         };
         let dir = self.parent(path)?;
         match &entry.kind {
@@ -128,7 +130,7 @@ impl<'d> Placer<'d> {
     /// Gives directories their metadata, deepest first; the implied ones come back.
     pub(super) fn finish(mut self) -> Result<Vec<TreePath>, UnpackError> {
         let mut implied = Vec::new();
-        for (path, meta) in std::mem::take(&mut self.dirs).into_iter().rev() {
+        for (path, meta) in std::mem::take(&mut self.dirs.by_path).into_iter().rev() {
             let fd = open_real(self.root, &path).map_err(io_error(&path, "open the directory"))?;
             self.own_and_mode(&path, &fd, (meta.uid, meta.gid), meta.mode)?;
             self.set_xattrs(&path, &fd, &meta.xattrs)?;
@@ -144,11 +146,11 @@ impl<'d> Placer<'d> {
     /// Like [`Self::finish`], for plain archives: the attributes that were set, by inode number.
     pub(super) fn finish_plain(mut self) -> Result<HashMap<u64, Xattrs>, UnpackError> {
         let dirs: Vec<_> =
-            self.dirs.iter().filter(|(_, m)| !m.xattrs.is_empty()).map(|(p, _)| p.clone()).collect();
+            self.dirs.by_path.iter().filter(|(_, m)| !m.xattrs.is_empty()).map(|(p, _)| p.clone()).collect();
         for path in dirs {
             let fd = open_real(self.root, &path).map_err(io_error(&path, "open the directory"))?;
             let ino = rustix::fs::fstat(&fd).map_err(io_error(&path, "look at it"))?.st_ino;
-            let kept = self.dirs.get(&path).map(|m| keepable(&m.xattrs)).unwrap_or_default();
+            let kept = self.dirs.by_path.get(&path).map(|m| keepable(&m.xattrs)).unwrap_or_default();
             self.xattrs.insert(ino, kept);
         }
         let xattrs = std::mem::take(&mut self.xattrs);
@@ -171,9 +173,8 @@ impl<'d> Placer<'d> {
             Ok(fd) => Dir { fd: Rc::new(fd), real: wanted.clone() },
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
                 let dirs = &mut self.dirs;
-                walk(self.root, entry, wanted, Missing::Create, |real, _| {
-                    dirs.insert(real.clone(), DirMeta::implied());
-                    Ok(())
+                walk(self.root, entry, wanted, Missing::Create, |real| {
+                    dirs.insert(entry, real, DirMeta::implied())
                 })?
                 .ok_or_else(|| io_error(entry, "create its directory")(Errno::NOENT))?
             }
@@ -210,8 +211,7 @@ impl<'d> Placer<'d> {
             }
             Err(e) => return Err(io_error(path, "create it")(e)),
         }
-        self.dirs.insert(real, DirMeta::of(entry));
-        Ok(())
+        self.dirs.insert(path, &real, DirMeta::of(entry))
     }
 
     fn regular<R: BufRead>(
@@ -253,7 +253,7 @@ impl<'d> Placer<'d> {
         let missing = || UnpackError::LinkTarget { path: path.clone(), target: target.clone() };
         let target_name = target.file_name().ok_or_else(|| bad("a hard link to the root"))?;
         let parent = target.parent().unwrap_or_default();
-        let from = walk(self.root, path, &parent, Missing::Fail, |_, _| Ok(()))?.ok_or_else(missing)?;
+        let from = walk(self.root, path, &parent, Missing::Fail, |_| Ok(()))?.ok_or_else(missing)?;
         let stat = stat_name(&from.fd, target_name).map_err(io_error(path, "look at its target"))?;
         let stat = stat.filter(|s| !(self.overlay && is_whiteout(s))).ok_or_else(missing)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
@@ -317,8 +317,7 @@ impl<'d> Placer<'d> {
         (uid, gid): (u32, u32),
         mode: u32,
     ) -> Result<(), UnpackError> {
-        let created_by_us_so =
-            self.own == Some((uid, gid)) && !self.dirs.contains_key(path) && !path.is_root();
+        let created_by_us_so = self.own == Some((uid, gid)) && !path.is_root();
         if !created_by_us_so {
             rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .map_err(io_error(path, "set its owner"))?;
@@ -370,16 +369,43 @@ impl<'d> Placer<'d> {
                 .map_err(io_error(path, "replace what is there"));
         }
         let real = dir.real.join(name);
-        let gone: Vec<TreePath> = self
-            .dirs
-            .range(real.clone()..)
-            .map(|(p, _)| p.clone())
-            .take_while(|p| p.strip_prefix(&real).is_some())
-            .collect();
-        for below in gone {
-            self.dirs.remove(&below);
-        }
+        self.dirs.forget(&real);
         remove_tree(self.root, real).map_err(io_error(path, "replace the directory that is there"))
+    }
+}
+
+/// The directories made so far.
+#[derive(Default)]
+pub(super) struct Dirs {
+    pub(super) by_path: BTreeMap<TreePath, DirMeta>,
+    /// Roughly what they take in memory; names that were forgotten still count.
+    bytes: u64,
+}
+
+impl Dirs {
+    pub(super) fn insert(
+        &mut self,
+        entry: &TreePath,
+        real: &TreePath,
+        meta: DirMeta,
+    ) -> Result<(), UnpackError> {
+        let xattrs: usize = meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.bytes += (real.as_bytes().len() + xattrs) as u64;
+        if self.bytes > MAX_DIRECTORY_BYTES {
+            let what = "bytes in directory names and attributes";
+            return Err(UnpackError::Limit { path: entry.clone(), what, limit: MAX_DIRECTORY_BYTES });
+        }
+        self.by_path.insert(real.clone(), meta);
+        Ok(())
+    }
+
+    /// Forgets a directory and what is below it.
+    pub(super) fn forget(&mut self, top: &TreePath) {
+        let below = self.by_path.range(top.clone()..).map(|(path, _)| path);
+        let gone: Vec<_> = below.take_while(|path| path.strip_prefix(top).is_some()).cloned().collect();
+        for path in gone {
+            self.by_path.remove(&path);
+        }
     }
 }
 
@@ -395,7 +421,7 @@ impl DirMeta {
         }
     }
 
-    fn implied() -> Self {
+    pub(super) fn implied() -> Self {
         Self {
             mode: 0o755,
             uid: 0,
