@@ -1,5 +1,10 @@
 //! The bytes of a layer do not depend on how many threads make them. The number of rayon's threads is fixed per process,
 //! so this test runs itself again with other numbers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests panic and say what is skipped, as tests do"
+)]
 
 use rbuild_layer::{Compression, PackOptions, pack_slice};
 use rbuild_oci::Digest;

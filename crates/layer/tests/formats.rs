@@ -1,4 +1,9 @@
 //! GNU tar's archives are read right, ours are read by GNU tar, and compressed streams end where they should.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests panic and say what is skipped, as tests do"
+)]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! What is packed comes out again when it is unpacked.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests panic and say what is skipped, as tests do"
+)]
 
 mod common;
 
