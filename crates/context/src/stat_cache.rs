@@ -173,12 +173,16 @@ pub(crate) fn is_bare(file: impl AsFd) -> bool {
 pub(crate) fn is_settled(file: impl AsFd) -> bool {
     let Ok(stat) = rustix::fs::fstat(&file) else { return false };
     let Ok(StatFs { f_type, .. }) = fstatfs(&file) else { return false };
-    let ctime = StatId::from(&stat).ctime;
     let now = clock_gettime(ClockId::Realtime);
-    let now = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
-    let then = i128::from(ctime.seconds) * 1_000_000_000 + i128::from(ctime.nanos);
-    let granularity = if ctime.nanos == 0 { SECONDS_NANOS } else { TICK_NANOS };
-    LOCAL.contains(&(f_type as u64 & 0xFFFF_FFFF)) && then + granularity < now
+    let now = Timestamp { seconds: now.tv_sec, nanos: now.tv_nsec as u32 };
+    LOCAL.contains(&(f_type as u64 & 0xFFFF_FFFF)) && is_past(StatId::from(&stat).ctime, now)
+}
+
+/// Whether a clock that shows `now` stamps nothing with `then` any more.
+fn is_past(then: Timestamp, now: Timestamp) -> bool {
+    let nanos = |t: Timestamp| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
+    let granularity = if then.nanos == 0 { SECONDS_NANOS } else { TICK_NANOS };
+    nanos(then) + granularity < nanos(now)
 }
 
 struct Record<'a> {

@@ -1,5 +1,7 @@
 //! Diffs, recipes, materialising, export and removal, case by case. Whiteouts need root.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use rbuild_oci::Digest;
 use rbuild_snapshot::{
     ChainLayer, ChainView, DirLayer, OPAQUE_XATTR, Recipe, SnapshotError, content_digest, diff_upper,

@@ -1,6 +1,8 @@
 //! Random changes through a real overlay mount: the view, the diff and the directory made from the diff must all show
 //! what the kernel shows.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use proptest::prelude::*;
 use rbuild_oci::Digest;
 use rbuild_snapshot::{
