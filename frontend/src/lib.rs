@@ -1,1 +1,39 @@
-//! (room to be furnished)
+//! The Dockerfile frontend: text → nodes → typed instructions → stages → operations.
+//!
+//! Nothing here does I/O and nothing fails: every function gives what it could read together with
+//! [`Diagnostic`]s. See `ast.rs` for the types that the parsing half hands to the lowering half.
+
+mod args;
+pub mod ast;
+pub mod check;
+pub mod csv;
+pub mod diagnostic;
+mod directive;
+pub mod dump;
+pub mod env;
+mod flag;
+pub mod heredoc;
+pub mod instruction;
+mod json;
+mod line;
+mod lower;
+pub mod mount;
+mod node;
+pub mod number;
+pub mod parser;
+pub mod paths;
+pub mod port;
+pub mod quote;
+pub mod render;
+pub mod shell;
+pub mod source;
+mod stage;
+pub mod suggest;
+
+pub use diagnostic::{Diagnostic, Phase, Severity};
+pub use directive::detect_syntax;
+pub use lower::{
+    ImageRequest, LowerOptions, NamedContext, ResolveError, ResolvedImage, Resolver, image_requests, lower,
+};
+pub use parser::{parse, parse_onbuild};
+pub use render::{render, render_colored};

@@ -1,1 +1,35 @@
-//! (room to be furnished)
+//! A build, from a resolved request to its result: the library that joins all rooms.
+//!
+//! ```text
+//! BuildRequest ─▶ dockerfile ─▶ contexts ─▶ images (resolve) ─▶ frontend ─▶ graph ─▶ solver ◀─▶ op
+//!                                                                                      │ layers of the target
+//!                                     outputs ◀─ image (config, manifest) ◀─ shadow ◀──┘ are packed meanwhile
+//! ```
+//!
+//! Knows neither the command line, nor the environment, nor the terminal.
+
+mod build;
+mod contexts;
+mod csv;
+mod dockerfile;
+mod error;
+mod image;
+mod images;
+mod layout;
+mod lower;
+mod outputs;
+mod push;
+mod request;
+mod shadow;
+pub mod time;
+
+pub use build::{BuildResult, Environment, build};
+pub use csv::csv_fields;
+pub use error::{BuildError, ErrorKind};
+pub use rbuild_ir::NetworkMode;
+pub use rbuild_layer::Compression;
+pub use rbuild_registry::ClientConfig;
+pub use rbuild_solver::NoCache;
+pub use request::{
+    BuildRequest, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext, Output,
+};

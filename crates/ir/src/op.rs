@@ -5,6 +5,7 @@ use rbuild_oci::{Digest, Platform};
 use serde::Serialize;
 
 /// An operation.
+#[expect(clippy::large_enum_variant, reason = "one per vertex; a box would gain nothing")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Op {
@@ -25,7 +26,7 @@ pub struct ImageOp {
     pub manifest: Digest,
     /// Platform it was chosen for.
     pub platform: Platform,
-    /// Name as resolved, for people (`docker.io/library/debian:12`).
+    /// Name as asked for (`docker.io/library/debian:12`, or `oci-layout://…` of a named context).
     #[serde(skip)]
     pub reference: String,
 }
@@ -92,7 +93,7 @@ pub struct ExecOp {
 /// One `RUN --mount`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mount {
-    /// Absolute target.
+    /// Absolute target; empty for a secret that is a variable only.
     pub target: String,
     /// What is mounted.
     pub kind: MountKind,
@@ -156,7 +157,7 @@ pub enum MountKind {
 pub struct CopyOp {
     /// Copied in order.
     pub sources: Vec<CopySource>,
-    /// Absolute destination; a trailing `/` (or `/.`) means a directory.
+    /// Absolute and clean destination; a trailing `/` says that it has to be a directory.
     pub dest: String,
     /// `--chown` after expansion, as written.
     pub chown: Option<String>,

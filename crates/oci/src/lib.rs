@@ -4,6 +4,8 @@
 //! new ones, they never re-serialise what somebody else signed with a digest.
 
 mod config;
+#[cfg(test)]
+mod conformance;
 mod digest;
 mod manifest;
 mod platform;
@@ -12,5 +14,5 @@ mod reference;
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig, go_json};
 pub use digest::{Digest, DigestError, Sha256Writer};
 pub use manifest::{Descriptor, Index, Manifest, media_type};
-pub use platform::{Platform, PlatformError};
-pub use reference::{Reference, ReferenceError};
+pub use platform::{Platform, PlatformError, PlatformMatcher, best_match};
+pub use reference::{DEFAULT_DOMAIN, Reference, ReferenceError};

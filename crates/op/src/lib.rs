@@ -1,1 +1,45 @@
-//! (room to be furnished)
+//! The operations: one file each, and the engine they share.
+//!
+//! ```text
+//! solver ── Op ──▶ exec · copy · mkdir · image ──▶ Engine ──▶ store, snapshot, layer, runtime
+//!        ── CacheStore ──▶ cache                     │
+//!                                                    └─ Root: the layers of a root filesystem, base first
+//! ```
+//!
+//! A [`Layer`] may be in the store as a directory, in the store as a blob, still in a registry, or only a recipe whose
+//! bytes are in a build context. The engine brings it into the form that somebody needs, once, and a cache record is
+//! written only when all its layers' bytes belong to the store.
+
+mod archive;
+mod bridge;
+mod cache;
+mod copy;
+mod engine;
+mod error;
+mod exec;
+mod fetch;
+mod image;
+mod layer;
+mod logs;
+mod mkdir;
+
+pub use cache::LayerCache;
+pub use engine::{Engine, EngineSettings, LocalSource, PackedLayer};
+pub use error::OpFailure;
+pub use fetch::{BlobFetcher, PulledLayer};
+pub use layer::{Layer, Root};
+
+use rbuild_ir::Vertex;
+use rbuild_solver::Op;
+use std::sync::Arc;
+
+/// The operation of a vertex.
+pub fn operation(engine: &Arc<Engine>, vertex: &Vertex) -> Arc<dyn Op<Output = Root>> {
+    let engine = Arc::clone(engine);
+    match &vertex.op {
+        rbuild_ir::Op::Image(op) => Arc::new(image::ImageStep::new(engine, op.clone())),
+        rbuild_ir::Op::Exec(op) => Arc::new(exec::ExecStep::new(engine, op.clone())),
+        rbuild_ir::Op::Copy(op) => Arc::new(copy::CopyStep::new(engine, op.clone())),
+        rbuild_ir::Op::Mkdir(op) => Arc::new(mkdir::MkdirStep::new(engine, op.clone())),
+    }
+}

@@ -1,1 +1,113 @@
-//! (room to be furnished)
+//! Events of a build, shown to people: `plain` for logs, `tty` for terminals, `quiet` for scripts.
+//!
+//! A thread of its own draws, so that a slow terminal never slows a build. Only this room knows indicatif.
+
+mod failure;
+mod plain;
+mod state;
+mod tty;
+
+pub use failure::FailedStep;
+
+use rbuild_event::{Event, Reporter};
+use std::io::Write;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How to show a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A live view on a terminal.
+    Tty,
+    /// One line for each event, numbered by step.
+    Plain,
+    /// Nothing until something fails.
+    Quiet,
+}
+
+/// What draws one kind of view. Called from one thread.
+trait View: Send {
+    /// Takes note of an event.
+    fn event(&mut self, event: &Event);
+    /// Called about ten times a second while nothing else happens, and after bursts of events.
+    fn tick(&mut self) {}
+    /// The build has ended; leave the screen tidy.
+    fn finish(&mut self) {}
+}
+
+/// A running view. Dropping it without [`Progress::finish`] leaves the last frame as it is.
+pub struct Progress {
+    sender: Sender<Message>,
+    thread: JoinHandle<Summary>,
+}
+
+enum Message {
+    Event(Event),
+    Finish,
+}
+
+/// What was seen in a whole build.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// The first step that failed, with its whole output.
+    pub failed: Option<FailedStep>,
+    /// Steps that were answered from the cache.
+    pub cached: usize,
+    /// Steps that were executed.
+    pub executed: usize,
+}
+
+impl Progress {
+    /// Starts drawing on `out` (normally standard error).
+    pub fn start(mode: Mode, out: impl Write + Send + 'static) -> (Self, Reporter) {
+        let view: Box<dyn View> = match mode {
+            Mode::Tty => Box::new(tty::Tty::on_stderr()),
+            Mode::Plain => Box::new(plain::Plain::new(out)),
+            Mode::Quiet => Box::new(Silent),
+        };
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(move || draw(view, &receiver));
+        let thread = thread.expect("a process that builds can start a thread");
+        let events = sender.clone();
+        // A send fails only after `finish`; nobody is interested then.
+        let reporter = Reporter::new(move |event| drop(events.send(Message::Event(event))));
+        (Self { sender, thread }, reporter)
+    }
+
+    /// Draws what is left, tidies up, and says what was seen.
+    pub fn finish(self) -> Summary {
+        drop(self.sender.send(Message::Finish));
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+/// Ten frames a second are enough for a person and cost nothing.
+const FRAME: Duration = Duration::from_millis(100);
+
+fn draw(mut view: Box<dyn View>, receiver: &Receiver<Message>) -> Summary {
+    let mut collector = failure::Collector::default();
+    let mut drawn = Instant::now();
+    loop {
+        match receiver.recv_timeout(FRAME) {
+            Ok(Message::Event(event)) => {
+                collector.event(&event);
+                view.event(&event);
+            }
+            Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if drawn.elapsed() >= FRAME {
+            view.tick();
+            drawn = Instant::now();
+        }
+    }
+    view.finish();
+    collector.summary()
+}
+
+struct Silent;
+
+impl View for Silent {
+    fn event(&mut self, _: &Event) {}
+}

@@ -8,7 +8,9 @@ mod beneath;
 mod content;
 mod dir;
 mod entry;
+mod mem;
 mod path;
+mod resolve;
 mod walk;
 
 pub use beneath::{
@@ -17,7 +19,9 @@ pub use beneath::{
 pub use content::{ChangedWhileRead, Hashed, hash_file, open_regular};
 pub use dir::DirTree;
 pub use entry::{DataRef, DataSource, FileKind, LayerEntry, LayerEntryKind, Metadata, Timestamp, Xattrs};
+pub use mem::MemTree;
 pub use path::{InvalidPath, TreePath};
+pub use resolve::{MAX_COMPONENTS, MAX_LINKS, Resolved, is_loop, resolve, resolve_with};
 pub use walk::{All, Select, Visit, Walked, kind_at, read_names};
 
 use rbuild_oci::Digest;
@@ -28,7 +32,7 @@ use std::io;
 /// A read-only tree of files.
 ///
 /// No method follows a symlink, neither in the last component nor before it: a path whose parent is not a directory
-/// does not exist. See `resolve` for following links inside the tree.
+/// does not exist. See [`resolve`] for following links inside the tree.
 pub trait Tree: Send + Sync {
     /// Metadata of the entry, or `None` when there is none. The root (`TreePath::root()`) always exists.
     fn lstat(&self, path: &TreePath) -> io::Result<Option<Metadata>>;

@@ -1,0 +1,299 @@
+//! The pipeline.
+
+use crate::contexts::Contexts;
+use crate::dockerfile::{Inputs, read_inputs};
+use crate::error::BuildError;
+use crate::image::{Documents, ImageLayer, documents};
+use crate::images::Images;
+use crate::outputs::{self, Finished};
+use crate::push::Pusher;
+use crate::request::{BuildRequest, Entitlement, Output};
+use crate::shadow::{Shadow, finish_layer};
+use rbuild_event::{Event, Reporter};
+use rbuild_graph::Plan;
+use rbuild_ir::{Definition, ImageResult};
+use rbuild_oci::{Descriptor, Digest, Reference};
+use rbuild_op::{Engine, EngineSettings, LayerCache, Root, operation};
+use rbuild_registry::ClientConfig;
+use rbuild_solver::{Outcome, SolveOptions, Solver, StepContext};
+use rbuild_store::Store;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio_util::sync::CancellationToken;
+
+/// What a build finds around it.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Where the store is.
+    pub store_root: PathBuf,
+    /// How registries are reached.
+    pub registry: ClientConfig,
+    /// Content of the machine's /etc/resolv.conf, for RUN steps.
+    pub resolv_conf: String,
+}
+
+/// What a build made.
+#[derive(Debug, Clone)]
+pub struct BuildResult {
+    /// Manifest of the image; `None` if no output wanted an image.
+    pub manifest: Option<Descriptor>,
+    /// Digest of its config: the image's id.
+    pub config: Option<Digest>,
+    /// Names it has in the store.
+    pub names: Vec<Reference>,
+    /// Steps that were executed.
+    pub executed: usize,
+    /// Steps that were not.
+    pub cached: usize,
+}
+
+/// Builds. Cancelling `cancel` ends it soon, without a process, mount or temporary file left behind.
+///
+/// Must run on a multi-threaded tokio runtime.
+///
+/// # Errors
+/// See [`BuildError`]; nothing half-written is left under a final name.
+pub async fn build(
+    environment: &Environment,
+    request: BuildRequest,
+    reporter: Reporter,
+    cancel: CancellationToken,
+) -> Result<BuildResult, BuildError> {
+    let store = Store::open(&environment.store_root)?;
+    for text in store.take_warnings() {
+        reporter.report(Event::Warning { text });
+    }
+    let _lease = store.lease()?;
+    let mut inputs = read_inputs(&request, &store)?;
+    let images = Images::new(store.clone(), environment.registry.clone(), &request, reporter.clone());
+    let images = Arc::new(images);
+    let definition = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
+    let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
+    let contexts = Contexts::open(&request, &mut inputs, &store)?;
+    let build = Build {
+        engine: Arc::new(engine(environment, &request, &contexts, &store, &images, &definition.image, &cancel)),
+        names: names(&request),
+        pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request)).map(Arc::new),
+        request,
+        store,
+        reporter,
+        cancel,
+    };
+    let built = build.run(Arc::new(plan), &definition, &inputs).await;
+    contexts.remember();
+    built
+}
+
+fn engine(
+    environment: &Environment,
+    request: &BuildRequest,
+    contexts: &Contexts,
+    store: &Store,
+    images: &Arc<Images>,
+    image: &ImageResult,
+    cancel: &CancellationToken,
+) -> Engine {
+    let settings = EngineSettings {
+        contexts: contexts.sources.clone(),
+        compression: request.compression,
+        epoch: image.source_date_epoch.filter(|_| request.rewrite_timestamp),
+        resolv_conf: environment.resolv_conf.clone(),
+        shm_size: request.shm_size,
+        allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
+        cancel: cancel.clone(),
+    };
+    let engine = Engine::new(store.clone(), settings, Arc::clone(images) as _);
+    for (manifest, layers) in images.layers() {
+        engine.know_image(manifest, layers);
+    }
+    engine
+}
+
+/// The names the image gets in the store.
+fn names(request: &BuildRequest) -> Vec<Reference> {
+    let mut names = request.tags.clone();
+    for output in &request.outputs {
+        if let Output::Image { names: more, .. } = output {
+            names.extend(more.iter().filter(|name| !request.tags.contains(name)).cloned());
+        }
+    }
+    names
+}
+
+/// The names it is pushed under.
+fn push_names(request: &BuildRequest) -> Vec<Reference> {
+    let mut names: Vec<Reference> = if request.push { request.tags.clone() } else { Vec::new() };
+    for output in &request.outputs {
+        if let Output::Image { names: own, push: true } = output {
+            names.extend(if own.is_empty() { request.tags.clone() } else { own.clone() });
+        }
+    }
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.to_string()));
+    names
+}
+
+/// A build under way.
+struct Build {
+    request: BuildRequest,
+    store: Store,
+    engine: Arc<Engine>,
+    pusher: Option<Arc<Pusher>>,
+    names: Vec<Reference>,
+    reporter: Reporter,
+    cancel: CancellationToken,
+}
+
+impl Build {
+    async fn run(
+        self,
+        plan: Arc<Plan>,
+        definition: &Definition,
+        inputs: &Inputs,
+    ) -> Result<BuildResult, BuildError> {
+        let export = StepContext {
+            vertex: self.reporter.declare(self.title()),
+            reporter: self.reporter.clone(),
+            cancel: self.cancel.child_token(),
+        };
+        let shadow = Arc::new(Shadow::new(Arc::clone(&self.engine), self.pusher.clone()));
+        let solved = self.solve(plan, &shadow, &export).await;
+        let solved = match solved {
+            Ok(solved) => solved,
+            Err(error) => {
+                export.cancel.cancel();
+                shadow.settle().await;
+                let text = String::from_utf8_lossy(&inputs.text);
+                return Err(BuildError::from_solve(error, &inputs.name, &text));
+            }
+        };
+        self.reporter.report(Event::Started { vertex: export.vertex, at: SystemTime::now() });
+        let exported = self.export(solved.target.as_ref(), &definition.image, &export).await;
+        shadow.settle().await;
+        let at = SystemTime::now();
+        let documents = match exported {
+            Ok(documents) => documents,
+            Err(_) if self.cancel.is_cancelled() => {
+                self.reporter.report(Event::Canceled { vertex: export.vertex, at });
+                return Err(BuildError::Canceled);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                self.reporter.report(Event::Failed { vertex: export.vertex, at, error: text });
+                return Err(error);
+            }
+        };
+        self.reporter.report(Event::Completed { vertex: export.vertex, at });
+        let executed = solved.steps.iter().filter(|step| step.outcome != Outcome::Cached).count();
+        Ok(BuildResult {
+            manifest: documents.as_ref().map(|documents| documents.descriptor.clone()),
+            config: documents.as_ref().map(|documents| documents.config_digest),
+            names: self.names,
+            executed,
+            cached: solved.steps.len() - executed,
+        })
+    }
+
+    fn title(&self) -> &'static str {
+        self.request.outputs.first().map_or("exporting to image", outputs::title)
+    }
+
+    /// Whether anything wants the result as an image: it always goes to the store unless only files are asked for.
+    fn wants_image(&self) -> bool {
+        let outputs = &self.request.outputs;
+        outputs.is_empty() || !self.names.is_empty() || self.pusher.is_some() || outputs.iter().any(outputs::wants_image)
+    }
+
+    async fn solve(
+        &self,
+        plan: Arc<Plan>,
+        shadow: &Arc<Shadow>,
+        export: &StepContext,
+    ) -> Result<rbuild_solver::Solved<Root>, rbuild_solver::SolveError> {
+        let ops = plan.vertices().iter().map(|vertex| operation(&self.engine, vertex)).collect();
+        let line: BTreeSet<usize> = plan.layer_line().into_iter().collect();
+        let solver = Solver {
+            cache: Arc::new(LayerCache::new(Arc::clone(&self.engine), self.reporter.clone())),
+            options: SolveOptions {
+                max_parallelism: self.request.max_parallelism,
+                no_cache: self.request.no_cache.clone(),
+            },
+            reporter: self.reporter.clone(),
+            cancel: self.cancel.clone(),
+        };
+        let (shadow, export, wants_image) = (Arc::clone(shadow), export.clone(), self.wants_image());
+        let on_output = move |step: usize, root: &Root| {
+            if wants_image && line.contains(&step) && !root.layers().is_empty() {
+                shadow.layer_made(root, export.clone());
+            }
+        };
+        solver.solve(plan, ops, Arc::new(on_output)).await
+    }
+
+    async fn export(
+        &self,
+        root: Option<&Root>,
+        image: &ImageResult,
+        step: &StepContext,
+    ) -> Result<Option<Documents>, BuildError> {
+        let documents = match self.wants_image() {
+            true => Some(self.keep_image(root, image, step).await?),
+            false => None,
+        };
+        let finished = Finished {
+            store: &self.store,
+            engine: &self.engine,
+            root,
+            documents: documents.as_ref(),
+            names: &self.names,
+            epoch: image.source_date_epoch,
+        };
+        for output in &self.request.outputs {
+            outputs::write(output, &finished, step).await?;
+        }
+        Ok(documents)
+    }
+
+    /// Brings the image with all its blobs into the store, pushes it, and gives it its names last.
+    async fn keep_image(
+        &self,
+        root: Option<&Root>,
+        image: &ImageResult,
+        step: &StepContext,
+    ) -> Result<Documents, BuildError> {
+        let layers = self.layers(root, step).await?;
+        let mut documents =
+            documents(image, &layers).map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
+        self.store.put_blob(&documents.config)?;
+        self.store.put_blob(&documents.manifest)?;
+        if let Some(created) = &documents.created {
+            let key = "org.opencontainers.image.created".to_owned();
+            documents.descriptor.annotations.insert(key, created.clone());
+        }
+        if let Some(pusher) = &self.pusher {
+            pusher.push_image(&documents, step).await?;
+        }
+        if !self.names.is_empty() {
+            self.store.tag_all(&self.names, &documents.descriptor)?;
+        }
+        Ok(documents)
+    }
+
+    /// Every layer of the image, packed.
+    async fn layers(&self, root: Option<&Root>, step: &StepContext) -> Result<Vec<ImageLayer>, BuildError> {
+        let Some(root) = root else { return Ok(Vec::new()) };
+        let prefixes: Vec<Root> = (1..=root.layers().len()).map(|count| root.prefix(count)).collect();
+        let packing = prefixes.iter().map(|prefix| async {
+            let packed = finish_layer(&self.engine, self.pusher.as_deref(), prefix, step).await?;
+            let created = prefix.layers().last().and_then(|layer| layer.created());
+            Ok::<_, rbuild_solver::OpError>(ImageLayer { packed, created })
+        });
+        let layers = futures_util::future::try_join_all(packing).await;
+        layers.map_err(|error| match &self.pusher {
+            Some(pusher) => pusher.failed(error),
+            None => BuildError::Export(error),
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! Local build contexts as the operations see them.
+
+use crate::dockerfile::{Inputs, named_context_rules};
+use crate::error::BuildError;
+use crate::request::{BuildRequest, NamedContext};
+use rbuild_context::{Filter, Ignore, LocalContext, StatCache};
+use rbuild_op::LocalSource;
+use rbuild_store::Store;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The main context's name.
+pub(crate) const MAIN: &str = "context";
+
+/// The local contexts of a build.
+#[derive(Default)]
+pub(crate) struct Contexts {
+    /// As the operations see them, by name.
+    pub(crate) sources: BTreeMap<String, LocalSource>,
+    opened: Vec<Arc<LocalContext>>,
+}
+
+impl Contexts {
+    /// Opens the main context and all named local ones.
+    pub(crate) fn open(request: &BuildRequest, inputs: &mut Inputs, store: &Store) -> Result<Self, BuildError> {
+        let mut contexts = Self::default();
+        match &inputs.context {
+            Some(dir) => contexts.add(MAIN, dir, inputs.ignore.take(), request, store)?,
+            None => {
+                let tree = Arc::new(rbuild_snapshot::ChainView::new(Vec::new()));
+                contexts.sources.insert(MAIN.to_owned(), LocalSource { tree, ignore: None });
+            }
+        }
+        for (name, context) in &request.named_contexts {
+            if let NamedContext::Directory(dir) = context {
+                contexts.add(name, dir, named_context_rules(dir)?, request, store)?;
+            }
+        }
+        Ok(contexts)
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        dir: &Path,
+        ignore: Option<Ignore>,
+        request: &BuildRequest,
+        store: &Store,
+    ) -> Result<(), BuildError> {
+        let ignore = ignore.map(Arc::new);
+        let filter = ignore.clone().map(|ignore| ignore as Arc<dyn Filter>);
+        let cache = request.stat_cache.then(|| StatCache::open(store.stat_cache_dir(), dir));
+        let opened = LocalContext::open(dir, filter, cache).map_err(|source| BuildError::Io {
+            action: "cannot open the build context",
+            path: dir.display().to_string(),
+            source,
+        })?;
+        let opened = Arc::new(opened.reset_owner(true));
+        let tree = Arc::clone(&opened) as Arc<dyn rbuild_tree::Tree>;
+        self.sources.insert(name.to_owned(), LocalSource { tree, ignore });
+        self.opened.push(opened);
+        Ok(())
+    }
+
+    /// Remembers the digests that were found. A failure costs the next build some time and nothing else.
+    pub(crate) fn remember(&self) {
+        for context in &self.opened {
+            drop(context.save_stat_cache());
+        }
+    }
+}

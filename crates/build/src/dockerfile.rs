@@ -1,0 +1,146 @@
+//! Finding and reading the Dockerfile, its ignore file, and an archive context.
+
+use crate::error::BuildError;
+use crate::request::{BuildRequest, ContextSource, DockerfileSource};
+use rbuild_context::Ignore;
+use rbuild_store::{LayerIngest, Store};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// Longest Dockerfile that is read.
+const MAX_DOCKERFILE: u64 = 64 << 20;
+/// Longest ignore file that is read.
+const MAX_IGNORE: u64 = 1 << 20;
+
+/// What a build starts from.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// The Dockerfile's name in messages.
+    pub(crate) name: String,
+    /// Its bytes.
+    pub(crate) text: Vec<u8>,
+    /// The main context's directory; `None` is no files.
+    pub(crate) context: Option<PathBuf>,
+    /// Its ignore rules.
+    pub(crate) ignore: Option<Ignore>,
+    /// Keeps an unpacked archive context.
+    _unpacked: Option<LayerIngest>,
+}
+
+/// Reads what the request names. An archive context is unpacked into the store's ingest directory.
+pub(crate) fn read_inputs(request: &BuildRequest, store: &Store) -> Result<Inputs, BuildError> {
+    let (context, unpacked) = match &request.context {
+        ContextSource::Directory(dir) => (Some(dir.clone()), None),
+        ContextSource::Empty => (None, None),
+        ContextSource::Archive(file) => {
+            let unpacked = unpack_context(file, store)?;
+            (Some(unpacked.upper.clone()), Some(unpacked))
+        }
+    };
+    let in_archive = unpacked.is_some();
+    let (name, path, text) = match &request.dockerfile {
+        DockerfileSource::Text { name, text } => (name.clone(), None, text.clone()),
+        DockerfileSource::Default => {
+            let dir = context.as_deref().ok_or_else(|| BuildError::Request("there is no Dockerfile".into()))?;
+            let (name, text) = default_dockerfile(dir)?;
+            (name.to_owned(), Some(dir.join(name)), text)
+        }
+        DockerfileSource::Path(path) => {
+            let full = match (&context, in_archive) {
+                (Some(dir), true) => confined(dir, path)?,
+                _ => path.clone(),
+            };
+            let text = read_bounded(&full, MAX_DOCKERFILE).map_err(|error| not_read(path, error))?;
+            (path.display().to_string(), Some(full), text)
+        }
+    };
+    let ignore = ignore_rules(context.as_deref(), path.as_deref())?;
+    Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
+}
+
+/// `Dockerfile`, else `dockerfile`.
+fn default_dockerfile(dir: &Path) -> Result<(&'static str, Vec<u8>), BuildError> {
+    for name in ["Dockerfile", "dockerfile"] {
+        match read_bounded(&dir.join(name), MAX_DOCKERFILE) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(not_read(&dir.join(name), error)),
+            Ok(text) => return Ok((name, text)),
+        }
+    }
+    let problem = format!("failed to read dockerfile: there is no `Dockerfile` in `{}`: name it with -f", dir.display());
+    Err(BuildError::Request(problem))
+}
+
+fn not_read(path: &Path, source: std::io::Error) -> BuildError {
+    if source.kind() == ErrorKind::NotFound {
+        return BuildError::Request(format!("failed to read dockerfile: `{}`: no such file", path.display()));
+    }
+    if source.kind() == ErrorKind::InvalidData {
+        return BuildError::Request(format!("failed to read dockerfile: `{}`: {source}", path.display()));
+    }
+    BuildError::Io { action: "failed to read dockerfile", path: path.display().to_string(), source }
+}
+
+/// Reads a regular file of at most `max` bytes; FIFOs and devices are refused, so that nothing blocks.
+fn read_bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
+    let invalid = |text: String| std::io::Error::new(ErrorKind::InvalidData, text);
+    let meta = std::fs::metadata(path)?;
+    if !meta.is_file() {
+        return Err(invalid("it is not a regular file".into()));
+    }
+    let mut text = Vec::new();
+    std::fs::File::open(path)?.take(max + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > max {
+        return Err(invalid(format!("it is larger than {max} bytes")));
+    }
+    Ok(text)
+}
+
+/// A path of an archive context, without symlinks that lead out of it.
+fn confined(dir: &Path, path: &Path) -> Result<PathBuf, BuildError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let invalid = |error: &dyn std::fmt::Display| BuildError::Request(format!("`{}`: {error}", path.display()));
+    let inside = rbuild_tree::TreePath::clamped(path.as_os_str().as_bytes()).map_err(|error| invalid(&error))?;
+    let tree = rbuild_tree::DirTree::open(dir).map_err(|error| invalid(&error))?;
+    let found = rbuild_tree::resolve(&tree, &inside, true).map_err(|error| invalid(&error))?;
+    Ok(dir.join(found.path.as_path()))
+}
+
+/// `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
+fn ignore_rules(context: Option<&Path>, dockerfile: Option<&Path>) -> Result<Option<Ignore>, BuildError> {
+    let Some(context) = context else { return Ok(None) };
+    let own = dockerfile.map(|path| {
+        let mut own = path.as_os_str().to_owned();
+        own.push(".dockerignore");
+        PathBuf::from(own)
+    });
+    for path in own.into_iter().chain([context.join(".dockerignore")]) {
+        match read_bounded(&path, MAX_IGNORE) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(BuildError::Io { action: "cannot read", path: path.display().to_string(), source });
+            }
+            Ok(content) => return parse_ignore(&path, &content).map(Some),
+        }
+    }
+    Ok(None)
+}
+
+fn parse_ignore(path: &Path, content: &[u8]) -> Result<Ignore, BuildError> {
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    Ignore::parse(&name, content).map_err(|error| BuildError::Request(error.to_string()))
+}
+
+/// The ignore rules of a named local context.
+pub(crate) fn named_context_rules(dir: &Path) -> Result<Option<Ignore>, BuildError> {
+    ignore_rules(Some(dir), None)
+}
+
+fn unpack_context(file: &Path, store: &Store) -> Result<LayerIngest, BuildError> {
+    let failed = |error: &dyn std::fmt::Display| BuildError::Request(format!("unpacking the build context: {error}"));
+    let ingest = store.new_layer_dir()?;
+    let archive = std::fs::File::open(file).map_err(|error| failed(&error))?;
+    let dest = std::fs::File::open(&ingest.upper).map_err(|error| failed(&error))?;
+    rbuild_layer::unpack_archive(archive, &std::sync::Arc::new(dest.into()), &Default::default()).map_err(|error| failed(&error))?;
+    Ok(ingest)
+}

@@ -1,0 +1,374 @@
+//! Base images: what a reference stands for, and where the blobs are.
+
+use crate::layout::Layout;
+use crate::request::{BuildRequest, NamedContext};
+use async_trait::async_trait;
+use rbuild_event::Event;
+use rbuild_frontend::{ImageRequest, ResolveError, ResolvedImage, Resolver};
+use rbuild_oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference, media_type};
+use rbuild_op::{BlobFetcher, OpFailure, PulledLayer};
+use rbuild_registry::{Blocking, Client, ClientConfig, RegistryError};
+use rbuild_solver::{OpError, StepContext};
+use rbuild_store::Store;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Prefix of the references that stand for OCI layouts given as named contexts; the context's name follows.
+pub(crate) const LAYOUT_SCHEME: &str = "oci-layout://";
+/// Largest manifest or config that is read.
+const MAX_DOCUMENT: u64 = 4 << 20;
+/// Indexes within indexes that are followed.
+const MAX_DEPTH: usize = 4;
+/// Bytes between two progress events of a transfer.
+const PROGRESS_STEP: u64 = 1 << 20;
+
+/// Where an image's documents and blobs are.
+#[derive(Debug, Clone)]
+enum Place {
+    /// In our own store.
+    Store,
+    /// In another OCI layout.
+    Layout(Layout),
+    /// In a registry.
+    Registry(Reference),
+}
+
+/// An image that was found.
+struct Found {
+    resolved: ResolvedImage,
+    layers: Vec<PulledLayer>,
+}
+
+/// Finds base images and fetches their blobs.
+pub(crate) struct Images {
+    store: Store,
+    config: ClientConfig,
+    client: OnceLock<Client>,
+    layouts: BTreeMap<String, (Layout, Option<crate::LayoutImage>)>,
+    pull: bool,
+    runtime: tokio::runtime::Handle,
+    known: Mutex<HashMap<ImageRequest, Arc<Result<Found, Failure>>>>,
+    blobs: Mutex<HashMap<Digest, Place>>,
+    reporter: rbuild_event::Reporter,
+}
+
+/// Why an image was not found.
+#[derive(Debug, Clone)]
+struct Failure {
+    message: String,
+    registry: bool,
+}
+
+impl Failure {
+    fn local(message: impl Into<String>) -> Self {
+        Self { message: message.into(), registry: false }
+    }
+}
+
+impl From<rbuild_store::StoreError> for Failure {
+    fn from(error: rbuild_store::StoreError) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        Self { message: error.to_string(), registry: true }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Images {
+    /// Must be made inside a tokio runtime.
+    pub(crate) fn new(
+        store: Store,
+        config: ClientConfig,
+        request: &BuildRequest,
+        reporter: rbuild_event::Reporter,
+    ) -> Self {
+        let layouts = request.named_contexts.iter().filter_map(|(name, context)| match context {
+            NamedContext::OciLayout { dir, image } => Some((name.clone(), (Layout::new(dir), image.clone()))),
+            _ => None,
+        });
+        Self {
+            store,
+            config,
+            client: OnceLock::new(),
+            layouts: layouts.collect(),
+            pull: request.pull,
+            runtime: tokio::runtime::Handle::current(),
+            known: Mutex::default(),
+            blobs: Mutex::default(),
+            reporter,
+        }
+    }
+
+    /// The registry client, made when it is first needed.
+    pub(crate) fn client(&self) -> &Client {
+        self.client.get_or_init(|| Client::new(self.config.clone()))
+    }
+
+    /// Finds images side by side, before lowering asks for them.
+    pub(crate) async fn prefetch(&self, requests: &[ImageRequest]) {
+        futures_util::future::join_all(requests.iter().map(|request| self.find(request))).await;
+    }
+
+    /// The layers of every image that was found, by manifest.
+    pub(crate) fn layers(&self) -> Vec<(Digest, Vec<PulledLayer>)> {
+        let known = locked(&self.known);
+        let found = known.values().filter_map(|found| found.as_ref().as_ref().ok());
+        found.map(|found| (found.resolved.manifest, found.layers.clone())).collect()
+    }
+
+    /// Whether some image was not found because of a registry.
+    pub(crate) fn registry_failed(&self) -> bool {
+        locked(&self.known).values().any(|found| matches!(&**found, Err(failure) if failure.registry))
+    }
+
+    async fn find(&self, request: &ImageRequest) -> Arc<Result<Found, Failure>> {
+        if let Some(known) = locked(&self.known).get(request) {
+            return Arc::clone(known);
+        }
+        let found = Arc::new(self.look_up(request).await);
+        locked(&self.known).insert(request.clone(), Arc::clone(&found));
+        found
+    }
+
+    async fn look_up(&self, request: &ImageRequest) -> Result<Found, Failure> {
+        if let Some(name) = request.reference.strip_prefix(LAYOUT_SCHEME) {
+            let (layout, image) =
+                self.layouts.get(name).ok_or_else(|| Failure::local(format!("no build context `{name}`")))?;
+            let descriptor = layout.find(image.as_ref()).map_err(Failure::local)?;
+            return self.load(&Place::Layout(layout.clone()), descriptor, request).await;
+        }
+        let reference: Reference =
+            request.reference.parse().map_err(|error| Failure::local(format!("{}: {error}", request.reference)))?;
+        let reference = reference.with_default_tag();
+        if let Some(descriptor) = self.in_store(&reference)? {
+            return self.load(&Place::Store, descriptor, request).await;
+        }
+        self.look_up_remote(reference, request).await
+    }
+
+    /// An image that the store has under this name; not asked under --pull, except for a pinned digest, which cannot
+    /// have changed.
+    fn in_store(&self, reference: &Reference) -> Result<Option<Descriptor>, Failure> {
+        if self.pull && reference.digest().is_none() {
+            return Ok(None);
+        }
+        let name = rbuild_store::image_name(reference);
+        let images = self.store.images()?;
+        let named = images.into_iter().find(|image| match reference.digest() {
+            Some(digest) => image.descriptor.digest == digest,
+            None => image.name.as_deref() == Some(&name),
+        });
+        Ok(named.map(|image| image.descriptor))
+    }
+
+    /// The registry is asked what a tag is now (C-019); if it cannot be reached, what it was last time is used.
+    async fn look_up_remote(&self, reference: Reference, request: &ImageRequest) -> Result<Found, Failure> {
+        let pinned = reference.digest().is_some();
+        let remembered = self.store.resolution(&reference, &request.platform)?;
+        let remembered = remembered.filter(|known| self.store.blob_path(&known.descriptor.digest).exists());
+        let place = Place::Registry(reference.clone());
+        if let Some(known) = remembered.as_ref().filter(|_| pinned) {
+            return self.load(&place, known.descriptor.clone(), request).await;
+        }
+        let descriptor = match self.client().resolve_descriptor(&reference).await {
+            Ok(descriptor) => descriptor,
+            Err(error) => match remembered.filter(|_| !self.pull && is_unreachable(&error)) {
+                Some(known) => {
+                    let text = format!("{error}; using what {reference} was when it was last resolved");
+                    self.reporter.report(Event::Warning { text });
+                    known.descriptor
+                }
+                None => return Err(error.into()),
+            },
+        };
+        let found = self.load(&place, descriptor, request).await?;
+        let manifest = Descriptor::new(
+            media_type::OCI_MANIFEST,
+            found.resolved.manifest,
+            self.store.blob_size(&found.resolved.manifest)?.unwrap_or_default(),
+        );
+        self.store.remember_resolution(&reference, &request.platform, &manifest)?;
+        let blobs: Vec<Digest> = found.layers.iter().map(|layer| layer.descriptor.digest).collect();
+        self.store.remember_blob_sources(&blobs, &reference.name())?;
+        Ok(found)
+    }
+
+    /// Reads manifest and config, following indexes to the platform.
+    async fn load(&self, place: &Place, mut descriptor: Descriptor, request: &ImageRequest) -> Result<Found, Failure> {
+        for _ in 0..MAX_DEPTH {
+            let bytes = self.document(place, &descriptor).await?;
+            let parsed: DocumentKind = parse(&bytes, &request.reference)?;
+            if !parsed.is_index(&descriptor) {
+                return self.load_manifest(place, descriptor, &bytes, request).await;
+            }
+            let index: Index = parse(&bytes, &request.reference)?;
+            let chosen = rbuild_oci::best_match(&index.manifests, &request.platform).ok_or_else(|| {
+                let platform = &request.platform;
+                let has: Vec<String> =
+                    index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(Platform::to_string).collect();
+                Failure::local(format!(
+                    "{}: no match for platform in manifest: {platform} (it has: {})",
+                    request.reference,
+                    has.join(", ")
+                ))
+            })?;
+            descriptor = index.manifests[chosen].clone();
+        }
+        Err(Failure::local(format!("{}: indexes are nested too deeply", request.reference)))
+    }
+
+    async fn load_manifest(
+        &self,
+        place: &Place,
+        descriptor: Descriptor,
+        bytes: &[u8],
+        request: &ImageRequest,
+    ) -> Result<Found, Failure> {
+        let manifest: Manifest = parse(bytes, &request.reference)?;
+        if manifest.schema_version != 2 {
+            let problem = format!("{}: manifests of schema {} are not supported", request.reference, manifest.schema_version);
+            return Err(Failure::local(problem));
+        }
+        let config = self.document(place, &manifest.config).await?;
+        let config: ImageConfig = parse(&config, &request.reference)?;
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != manifest.layers.len() {
+            return Err(Failure::local(format!(
+                "{}: the manifest has {} layers, but the config {}: the image is damaged",
+                request.reference,
+                manifest.layers.len(),
+                diff_ids.len()
+            )));
+        }
+        let layers: Vec<PulledLayer> = (manifest.layers.iter().zip(diff_ids))
+            .map(|(descriptor, diff_id)| PulledLayer { descriptor: descriptor.clone(), diff_id: *diff_id })
+            .collect();
+        let mut blobs = locked(&self.blobs);
+        for layer in &layers {
+            blobs.insert(layer.descriptor.digest, place.clone());
+        }
+        Ok(Found { resolved: ResolvedImage { manifest: descriptor.digest, config }, layers })
+    }
+
+    /// A manifest, index or config, verified; what comes from elsewhere is kept in the store.
+    async fn document(&self, place: &Place, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
+        if self.store.has_blob(&descriptor.digest)? {
+            return Ok(self.store.read_blob(&descriptor.digest, MAX_DOCUMENT)?);
+        }
+        let bytes = match place {
+            Place::Store => return Err(Failure::local(format!("blob {} is missing in the store", descriptor.digest))),
+            Place::Layout(layout) => layout.document(descriptor).map_err(Failure::local)?,
+            Place::Registry(reference) => {
+                let kind = &descriptor.media_type;
+                if media_type::is_index(kind) || media_type::is_manifest(kind) {
+                    self.client().manifest(reference, descriptor).await?
+                } else {
+                    self.client().blob_bytes(reference, descriptor).await?
+                }
+            }
+        };
+        if bytes.len() as u64 <= MAX_DOCUMENT {
+            self.store.put_blob(&bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    fn place_of(&self, blob: &Descriptor) -> Result<Option<Place>, OpError> {
+        if let Some(place) = locked(&self.blobs).get(&blob.digest) {
+            return Ok(Some(place.clone()));
+        }
+        for repository in self.store.blob_sources(&blob.digest)? {
+            if let Ok(reference) = repository.parse() {
+                return Ok(Some(Place::Registry(reference)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn download(&self, reference: &Reference, blob: &Descriptor, step: &StepContext) -> Result<(), OpError> {
+        let writer = self.store.ingest_unhashed()?;
+        let mut sink = Blocking(writer);
+        let name = blob.digest.to_string();
+        let mut told = 0;
+        let progress = |current: u64| {
+            if current >= told + PROGRESS_STEP || current == blob.size {
+                told = current;
+                let done = current == blob.size;
+                let (vertex, name, total) = (step.vertex, name.clone(), blob.size);
+                step.reporter.report(Event::Status { vertex, name, current, total, done });
+            }
+        };
+        let pulled = tokio::select! {
+            pulled = self.client().pull_blob(reference, blob, &mut sink, progress) => pulled,
+            () = step.cancel.cancelled() => return Err(OpFailure::Canceled.into()),
+        };
+        pulled?;
+        sink.0.commit_as(blob.digest, blob.size)?;
+        Ok(())
+    }
+}
+
+/// Whether an error means that nobody answered, rather than that the answer was no.
+fn is_unreachable(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Connect { .. } | RegistryError::Timeout { .. })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], reference: &str) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| Failure::local(format!("{reference}: damaged document: {error}")))
+}
+
+/// Enough of a document to tell an index from a manifest.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DocumentKind {
+    media_type: Option<String>,
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+impl DocumentKind {
+    fn is_index(&self, descriptor: &Descriptor) -> bool {
+        let kind = self.media_type.as_deref().unwrap_or(&descriptor.media_type);
+        media_type::is_index(kind) || (self.manifests.is_some() && !media_type::is_manifest(kind))
+    }
+}
+
+impl Resolver for Images {
+    /// Called on a blocking thread.
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
+        let found = self.runtime.block_on(self.find(request));
+        match &*found {
+            Ok(found) => Ok(found.resolved.clone()),
+            Err(failure) => Err(ResolveError { message: failure.message.clone() }),
+        }
+    }
+}
+
+#[async_trait]
+impl BlobFetcher for Images {
+    async fn fetch(&self, blob: &Descriptor, step: &StepContext) -> Result<(), OpError> {
+        match self.place_of(blob)? {
+            Some(Place::Registry(reference)) => self.download(&reference, blob, step).await,
+            Some(Place::Layout(layout)) => {
+                let (store, blob) = (self.store.clone(), blob.clone());
+                let copied = tokio::task::spawn_blocking(move || -> Result<(), OpError> {
+                    let path = layout.blob_path(&blob.digest);
+                    let mut file = std::fs::File::open(&path)
+                        .map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+                    let mut writer = store.ingest()?;
+                    std::io::copy(&mut file, &mut writer)?;
+                    writer.commit(Some((blob.digest, blob.size)))?;
+                    Ok(())
+                });
+                copied.await?
+            }
+            Some(Place::Store) | None => Err(OpFailure::LayerLost(blob.digest).into()),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The result, where the user wants it.
+
+use crate::error::BuildError;
+use crate::image::Documents;
+use crate::request::{Destination, Output};
+use rbuild_export::ExportImage;
+use rbuild_layer::{Compression, PackOptions};
+use rbuild_oci::Reference;
+use rbuild_op::{Engine, Root};
+use rbuild_snapshot::ChainView;
+use rbuild_solver::{OpError, StepContext};
+use rbuild_store::Store;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What an output needs to know of a build.
+pub(crate) struct Finished<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) engine: &'a Arc<Engine>,
+    pub(crate) root: Option<&'a Root>,
+    /// The image's documents, in the store; `None` if no output wanted an image.
+    pub(crate) documents: Option<&'a Documents>,
+    /// The names it has.
+    pub(crate) names: &'a [Reference],
+    pub(crate) epoch: Option<i64>,
+}
+
+/// Whether an output is made of the image's blobs.
+pub(crate) fn wants_image(output: &Output) -> bool {
+    match output {
+        Output::Oci { .. } | Output::Docker(_) | Output::Image { .. } => true,
+        Output::Local(_) | Output::Tar(_) | Output::CacheOnly => false,
+    }
+}
+
+/// What the progress view calls it.
+pub(crate) fn title(output: &Output) -> &'static str {
+    match output {
+        Output::Oci { .. } => "exporting to oci image format",
+        Output::Docker(_) => "exporting to docker image format",
+        Output::Local(_) => "exporting to client directory",
+        Output::Tar(_) => "exporting to client tarball",
+        Output::Image { .. } | Output::CacheOnly => "exporting to image",
+    }
+}
+
+/// Writes one output.
+pub(crate) async fn write(output: &Output, build: &Finished<'_>, step: &StepContext) -> Result<(), BuildError> {
+    match output {
+        Output::Oci { dest, tar } => write_image(build, dest.clone(), if *tar { Form::OciTar } else { Form::OciDir }).await,
+        Output::Docker(Some(dest)) => write_image(build, dest.clone(), Form::Docker).await,
+        Output::Local(dir) => {
+            let view = view(build, step).await?;
+            let dir = dir.clone();
+            on_thread(move || Ok(rbuild_snapshot::export_tree(&*view, &dir)?)).await
+        }
+        Output::Tar(dest) => {
+            let view = view(build, step).await?;
+            let options = PackOptions { compression: Compression::None, epoch: build.epoch };
+            let dest = dest.clone();
+            on_thread(move || write_tree(&view, &dest, &options)).await
+        }
+        // These are in the store and in the registry already.
+        Output::Docker(None) | Output::Image { .. } | Output::CacheOnly => Ok(()),
+    }
+}
+
+/// Files an image can be written to.
+#[derive(Clone, Copy)]
+enum Form {
+    OciTar,
+    OciDir,
+    Docker,
+}
+
+async fn write_image(build: &Finished<'_>, dest: Destination, form: Form) -> Result<(), BuildError> {
+    let documents = build.documents.expect("an output of an image made one");
+    let mut image = ExportImage::new(documents.descriptor.clone(), build.names.iter().cloned());
+    image.created.clone_from(&documents.created);
+    let store = build.store.clone();
+    on_thread(move || match (form, dest) {
+        (Form::OciDir, Destination::Path(dir)) => Ok(rbuild_export::write_oci_layout_dir(&store, &image, &dir)?),
+        (Form::OciDir, Destination::Stdout) => Err("a directory cannot be written to standard output: use tar=true".into()),
+        (Form::Docker, dest) => to_file(&dest, |file| Ok(rbuild_export::write_docker_archive(&store, &image, file)?)),
+        (Form::OciTar, dest) => to_file(&dest, |file| Ok(rbuild_export::write_oci_archive(&store, &image, file)?)),
+    })
+    .await
+}
+
+fn write_tree(view: &ChainView, dest: &Destination, options: &PackOptions) -> Result<(), OpError> {
+    let entries = rbuild_snapshot::tree_entries(view)?;
+    to_file(dest, |mut file| {
+        rbuild_layer::pack_slice(&entries, options, &mut file)?;
+        Ok(file)
+    })
+}
+
+/// A file appears whole or not at all; standard output is written as it comes.
+fn to_file(dest: &Destination, write: impl FnOnce(File) -> Result<File, OpError>) -> Result<(), OpError> {
+    match dest {
+        Destination::Path(path) => write_beside(path, write),
+        Destination::Stdout => {
+            let out = rustix::io::dup(rustix::stdio::stdout())?;
+            write(File::from(out)).map(drop)
+        }
+    }
+}
+
+fn write_beside(path: &Path, write: impl FnOnce(File) -> Result<File, OpError>) -> Result<(), OpError> {
+    let mut failed = None;
+    let written = rbuild_export::write_file(path, |file| {
+        write(file).map(drop).map_err(|error| {
+            let text = error.to_string();
+            failed = Some(error);
+            rbuild_export::ExportError::io("write", path, std::io::Error::other(text))
+        })
+    });
+    match (failed, written) {
+        (Some(error), _) => Err(error),
+        (None, written) => Ok(written?),
+    }
+}
+
+async fn view(build: &Finished<'_>, step: &StepContext) -> Result<Arc<ChainView>, BuildError> {
+    build.engine.view(build.root, step).await.map_err(BuildError::Export)
+}
+
+async fn on_thread(work: impl FnOnce() -> Result<(), OpError> + Send + 'static) -> Result<(), BuildError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(BuildError::Export),
+        Err(error) => Err(BuildError::Internal(format!("writing an output: {error}"))),
+    }
+}

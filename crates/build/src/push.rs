@@ -1,0 +1,107 @@
+//! Pushing: each blob once to each repository, then configs, manifests and tags.
+
+use crate::error::BuildError;
+use crate::image::Documents;
+use crate::images::Images;
+use rbuild_event::Event;
+use rbuild_oci::{Descriptor, Digest, Reference};
+use rbuild_registry::PushOutcome;
+use rbuild_solver::{OpError, StepContext};
+use rbuild_store::Store;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OnceCell;
+
+type Pushed = HashMap<(String, Digest), Arc<OnceCell<()>>>;
+
+/// Pushes to the repositories of some names.
+pub(crate) struct Pusher {
+    images: Arc<Images>,
+    store: Store,
+    names: Vec<Reference>,
+    pushed: Mutex<Pushed>,
+}
+
+impl Pusher {
+    /// `None` if there is nothing to push to.
+    pub(crate) fn new(images: Arc<Images>, store: Store, names: Vec<Reference>) -> Option<Self> {
+        if names.is_empty() {
+            return None;
+        }
+        Some(Self { images, store, names, pushed: Mutex::default() })
+    }
+
+    /// One name for each repository.
+    fn repositories(&self) -> Vec<&Reference> {
+        let mut found: Vec<&Reference> = Vec::new();
+        for name in &self.names {
+            if !found.iter().any(|known| known.name() == name.name()) {
+                found.push(name);
+            }
+        }
+        found
+    }
+
+    /// Makes sure that all repositories have the blob, which is in the store.
+    pub(crate) async fn push_blob(&self, blob: &Descriptor, step: &StepContext) -> Result<(), OpError> {
+        let pushes = self.repositories().into_iter().map(|name| self.push_to(name, blob, step));
+        futures_util::future::try_join_all(pushes).await?;
+        Ok(())
+    }
+
+    async fn push_to(&self, name: &Reference, blob: &Descriptor, step: &StepContext) -> Result<(), OpError> {
+        let cell = {
+            let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(pushed.entry((name.name(), blob.digest)).or_default())
+        };
+        let push = || async {
+            let sources = self.mount_sources(name, blob)?;
+            let path = self.store.blob_path(&blob.digest);
+            let pushing = self.images.client().push_blob(name, blob, &path, &sources);
+            let outcome = tokio::select! {
+                outcome = pushing => outcome?,
+                () = step.cancel.cancelled() => return Err(rbuild_op::OpFailure::Canceled.into()),
+            };
+            self.store.remember_blob_sources(&[blob.digest], &name.name())?;
+            let what = match outcome {
+                PushOutcome::Existed => "already exists",
+                PushOutcome::Mounted { .. } => "mounted",
+                PushOutcome::Uploaded => "pushed",
+            };
+            let (vertex, name) = (step.vertex, format!("{what} {}", blob.digest));
+            step.reporter.report(Event::Status { vertex, name, current: blob.size, total: blob.size, done: true });
+            Ok::<(), OpError>(())
+        };
+        cell.get_or_try_init(push).await.copied()
+    }
+
+    /// Repositories of the same registry that have had this blob.
+    fn mount_sources(&self, name: &Reference, blob: &Descriptor) -> Result<Vec<String>, OpError> {
+        let prefix = format!("{}/", name.domain());
+        let known = self.store.blob_sources(&blob.digest)?;
+        let paths = known.iter().filter_map(|repository| repository.strip_prefix(&prefix));
+        Ok(paths.filter(|path| *path != name.path()).map(str::to_owned).collect())
+    }
+
+    /// Pushes what is left: the config, then the manifest under every name.
+    pub(crate) async fn push_image(&self, documents: &Documents, step: &StepContext) -> Result<(), BuildError> {
+        let config_digest = documents.config_digest;
+        let media_type = rbuild_oci::media_type::OCI_CONFIG;
+        let config = Descriptor::new(media_type, config_digest, documents.config.len() as u64);
+        self.push_blob(&config, step).await.map_err(|error| self.failed(error))?;
+        for name in &self.names {
+            let kind = &documents.descriptor.media_type;
+            let pushing = self.images.client().push_manifest(name, kind, &documents.manifest);
+            pushing.await.map_err(|source| BuildError::Push { name: name.to_string(), source: Box::new(source) })?;
+        }
+        Ok(())
+    }
+
+    /// An error of pushing, with the name it was meant for.
+    pub(crate) fn failed(&self, error: OpError) -> BuildError {
+        match error.downcast::<rbuild_registry::RegistryError>() {
+            Ok(source) => BuildError::Push { name: self.names[0].to_string(), source },
+            Err(error) => BuildError::Export(error),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a build is asked to do, resolved: nothing here looks at the environment or the terminal.
+
+use rbuild_ir::NetworkMode;
+use rbuild_layer::Compression;
+use rbuild_oci::{Digest, Platform, Reference};
+use rbuild_solver::NoCache;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// One build.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// The main build context.
+    pub context: ContextSource,
+    /// Where the Dockerfile is.
+    pub dockerfile: DockerfileSource,
+    /// `--build-context`, by name.
+    pub named_contexts: Vec<(String, NamedContext)>,
+    /// `-t`; each with a tag.
+    pub tags: Vec<Reference>,
+    /// `--build-arg` with a value, in order; the environment is already looked up.
+    pub build_args: Vec<(String, String)>,
+    /// `--label`.
+    pub labels: Vec<(String, String)>,
+    /// `--target`.
+    pub target: Option<String>,
+    /// `--platform`.
+    pub platform: Option<Platform>,
+    /// `--no-cache`, `--no-cache-filter`.
+    pub no_cache: NoCache,
+    /// `--pull`: ask the registry for base images even if the store has them.
+    pub pull: bool,
+    /// `--push`: push every tag.
+    pub push: bool,
+    /// `-o`.
+    pub outputs: Vec<Output>,
+    /// `--network`, the default of every RUN.
+    pub network: NetworkMode,
+    /// `--add-host`: (name, address).
+    pub extra_hosts: Vec<(String, String)>,
+    /// `--ulimit`, `name=soft:hard`.
+    pub ulimits: Vec<String>,
+    /// `--shm-size` in bytes.
+    pub shm_size: Option<u64>,
+    /// `--allow`.
+    pub entitlements: BTreeSet<Entitlement>,
+    /// `--max-parallelism`.
+    pub max_parallelism: Option<usize>,
+    /// Whether digests of unchanged context files may come from the stat cache.
+    pub stat_cache: bool,
+    /// How new layers are packed.
+    pub compression: Compression,
+    /// Whether SOURCE_DATE_EPOCH also clamps file times in new layers (`rewrite-timestamp`).
+    pub rewrite_timestamp: bool,
+}
+
+/// The main build context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextSource {
+    /// A directory.
+    Directory(PathBuf),
+    /// A tar archive, possibly compressed, in a file that belongs to this build.
+    Archive(PathBuf),
+    /// No files: the Dockerfile came alone.
+    Empty,
+}
+
+/// Where the Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `Dockerfile` (or `dockerfile`) in the context.
+    Default,
+    /// A path relative to the working directory, or inside an archive context.
+    Path(PathBuf),
+    /// The text itself, with a name for messages.
+    Text {
+        /// e.g. `<stdin>`.
+        name: String,
+        /// Its bytes.
+        text: Vec<u8>,
+    },
+}
+
+/// The value of a `--build-context`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory.
+    Directory(PathBuf),
+    /// `oci-layout://dir[:tag|@digest]`.
+    OciLayout {
+        /// The layout.
+        dir: PathBuf,
+        /// Which image of it; the only one, or `latest`, if not given.
+        image: Option<LayoutImage>,
+    },
+    /// `docker-image://reference`.
+    Image(Reference),
+}
+
+/// An image of an OCI layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayoutImage {
+    /// By `org.opencontainers.image.ref.name`.
+    Tag(String),
+    /// By digest.
+    Digest(Digest),
+}
+
+/// What to do with the result besides keeping it in the store under its tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// An OCI layout, as a tar or (`tar=false`, or an existing directory) a directory.
+    Oci {
+        /// Where.
+        dest: Destination,
+        /// Whether as a tar archive.
+        tar: bool,
+    },
+    /// An archive for `docker load`; without a destination the image goes to the store.
+    Docker(Option<Destination>),
+    /// The root filesystem in a directory.
+    Local(PathBuf),
+    /// The root filesystem as a tar.
+    Tar(Destination),
+    /// Into the store and, if `push`, to the registry, under these names in place of the tags if there are any.
+    Image {
+        /// Names.
+        names: Vec<Reference>,
+        /// Whether to push.
+        push: bool,
+    },
+    /// Keep nothing but the cache.
+    CacheOnly,
+}
+
+/// Where a stream of bytes goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A file or directory, written completely or not at all.
+    Path(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+/// Permissions that a user grants a build (`--allow`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entitlement {
+    /// RUN --network=host.
+    NetworkHost,
+    /// RUN --security=insecure.
+    SecurityInsecure,
+}

@@ -1,0 +1,57 @@
+//! ADD of a local file that is an archive: its contents instead of itself.
+
+use crate::engine::Engine;
+use rbuild_copy::{OwnerSpec, Ownership, Root, RootKind, Selection};
+use rbuild_ir::{CopyOp, Unpack};
+use rbuild_solver::OpError;
+use rbuild_tree::{DataRef, DirTree, FileKind, TreePath};
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// The selection with every file that is an archive replaced by what is in it, if the instruction unpacks. Archives
+/// below a copied directory stay what they are.
+pub(crate) fn unpacked(engine: &Engine, op: &CopyOp, selection: &Selection) -> Result<Selection, OpError> {
+    if op.unpack == Unpack::Never {
+        return Ok(selection.clone());
+    }
+    let mut roots = Vec::with_capacity(selection.roots.len());
+    for root in &selection.roots {
+        match archive_of(root, op.unpack)? {
+            Some(file) => roots.extend(contents(engine, op, file)?.roots),
+            None => roots.push(root.clone()),
+        }
+    }
+    Ok(Selection { roots })
+}
+
+/// The file of this root, if it is one and is to be unpacked.
+fn archive_of(root: &Root, unpack: Unpack) -> Result<Option<File>, OpError> {
+    let (RootKind::File { .. }, [entry]) = (&root.kind, root.entries.as_slice()) else { return Ok(None) };
+    let Some(data) = entry.data.as_ref().filter(|_| entry.meta.kind == FileKind::Regular) else { return Ok(None) };
+    let open = |data: &DataRef| rbuild_snapshot::open_source(&data.source, &entry.source);
+    if unpack == Unpack::Auto && !rbuild_layer::is_archive(open(data)?)? {
+        return Ok(None);
+    }
+    Ok(Some(open(data)?))
+}
+
+fn contents(engine: &Engine, op: &CopyOp, file: File) -> Result<Selection, OpError> {
+    let staged = engine.store.new_layer_dir()?;
+    let dir: Arc<OwnedFd> = Arc::new(File::open(&staged.upper)?.into());
+    let entries = rbuild_layer::unpack_archive(file, &dir, &Default::default())?;
+    let named: HashSet<&TreePath> = entries.iter().map(|entry| &entry.path).collect();
+    let ownership = match &op.chown {
+        Some(chown) => {
+            let (uid, gid) = OwnerSpec::parse(chown).numeric().unwrap_or((0, 0));
+            Ownership::Set(uid, gid)
+        }
+        None => Ownership::Keep,
+    };
+    let tree = DirTree::from_fd(Arc::clone(&dir));
+    let selection = rbuild_copy::select_archive(&tree, &|path| !named.contains(path), ownership)?;
+    // The recipe reads the staged files until the layer is packed or made a directory.
+    engine.keep_staged(staged);
+    Ok(selection)
+}

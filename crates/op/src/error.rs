@@ -1,0 +1,43 @@
+//! How operations fail, beyond the errors of the rooms they use.
+
+/// A failure that the caller may want to tell from others: it decides the exit code and the words.
+#[derive(Debug, thiserror::Error)]
+pub enum OpFailure {
+    /// The process of a RUN ended badly.
+    #[error("process \"{command}\" did not complete successfully: {reason}")]
+    Process {
+        /// argv joined by blanks.
+        command: String,
+        /// `exit code: 7`, or what killed it.
+        reason: String,
+        /// Exit code, or 128 + signal.
+        code: i32,
+    },
+    /// The build was stopped while this operation ran.
+    #[error("canceled")]
+    Canceled,
+    /// A step wants a permission that was not granted.
+    #[error("{what} is not allowed: grant it with --allow {entitlement}")]
+    NotAllowed {
+        /// What the step wants.
+        what: &'static str,
+        /// The entitlement's name.
+        entitlement: &'static str,
+    },
+    /// Something that a later version does.
+    #[error("{0} is not supported yet")]
+    NotSupported(String),
+    /// The blob of a layer is neither here nor known to any source.
+    #[error("layer {0} is not in the store and no source has it: remove the image that refers to it and build again")]
+    LayerLost(rbuild_oci::Digest),
+    /// A blob does not unpack to what its image says.
+    #[error("layer {blob} unpacks to {found}, but the image config says {expected}: the image is damaged")]
+    WrongDiffId {
+        /// The layer's blob.
+        blob: rbuild_oci::Digest,
+        /// Diff ID in the image config.
+        expected: rbuild_oci::Digest,
+        /// Diff ID of what was unpacked.
+        found: rbuild_oci::Digest,
+    },
+}

@@ -1,0 +1,207 @@
+//! RUN: a process in the parent's root; what it wrote is the layer.
+
+use crate::bridge::blocking;
+use crate::engine::Engine;
+use crate::error::OpFailure;
+use crate::layer::{Layer, Root};
+use crate::logs;
+use async_trait::async_trait;
+use rbuild_event::Stream;
+use rbuild_ir::{ExecOp, NetworkMode, SecurityMode};
+use rbuild_oci::Digest;
+use rbuild_runtime::{ExitStatus, Network, Outcome, Rlimit, RunningStep, RuntimeError, Spec, StepIo};
+use rbuild_solver::{Inputs, Op, OpError, OperationKey, StepContext};
+use rbuild_store::LayerIngest;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Host name of a step that was given none.
+const HOSTNAME: &str = "buildkitsandbox";
+
+pub(crate) struct ExecStep {
+    engine: Arc<Engine>,
+    op: ExecOp,
+}
+
+impl ExecStep {
+    pub(crate) fn new(engine: Arc<Engine>, op: ExecOp) -> Self {
+        Self { engine, op }
+    }
+
+    /// What is not granted or not there yet is refused before anything of the step is done.
+    fn check(&self) -> Result<(), OpFailure> {
+        if self.op.network == NetworkMode::Host && !self.engine.settings.allow_host_network {
+            return Err(OpFailure::NotAllowed { what: "RUN --network=host", entitlement: "network.host" });
+        }
+        if self.op.security == SecurityMode::Insecure {
+            return Err(OpFailure::NotSupported("RUN --security=insecure".into()));
+        }
+        if let Some(mount) = self.op.mounts.first() {
+            return Err(OpFailure::NotSupported(format!("RUN --mount (target {})", mount.target)));
+        }
+        Ok(())
+    }
+
+    fn spec(&self, lower: Vec<PathBuf>, ingest: &LayerIngest) -> Spec {
+        let op = &self.op;
+        let hostname = op.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned());
+        let mut spec = Spec::new(lower, ingest.upper.clone(), ingest.work.clone(), op.args.clone());
+        spec.env = op.env.iter().chain(&op.proxy_env).cloned().collect();
+        spec.cwd = op.cwd.clone();
+        spec.user = op.user.clone();
+        spec.network = network_of(op.network);
+        spec.hosts = hosts(&hostname, &op.extra_hosts);
+        spec.hostname = hostname;
+        spec.resolv_conf = self.engine.settings.resolv_conf.clone();
+        spec.rlimits = op.ulimits.iter().filter_map(|text| rlimit(text)).collect();
+        if let Some(bytes) = self.engine.settings.shm_size {
+            spec.shm_size = bytes;
+        }
+        spec
+    }
+
+    /// Runs the process to its end, passing its output on.
+    async fn run(&self, spec: Spec, step: &StepContext) -> Result<Outcome, OpError> {
+        let engine = Arc::clone(&self.engine);
+        let mut running = blocking(move || -> Result<RunningStep, OpError> {
+            Ok(engine.launcher()?.spawn(&spec, StepIo::default())?)
+        })
+        .await?;
+        let forward = |fd, stream| async move {
+            match fd {
+                Some(fd) => logs::forward(fd, stream, step.clone()).await,
+                None => Ok(()),
+            }
+        };
+        let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
+        let killer = running.killer();
+        let ended = tokio::task::spawn_blocking(move || running.wait());
+        let output = async { tokio::join!(forward(stdout, Stream::Stdout), forward(stderr, Stream::Stderr)) };
+        let both = async { tokio::join!(ended, output) };
+        tokio::pin!(both);
+        let (ended, output) = tokio::select! {
+            both = &mut both => both,
+            () = step.cancel.cancelled() => {
+                killer.kill();
+                both.await
+            }
+        };
+        output.0.and(output.1)?;
+        let outcome = ended??;
+        if step.cancel.is_cancelled() {
+            return Err(OpFailure::Canceled.into());
+        }
+        Ok(outcome)
+    }
+
+    fn failure(&self, reason: String, code: i32) -> OpError {
+        OpFailure::Process { command: self.op.args.join(" "), reason, code }.into()
+    }
+
+    /// exit codes and signals by name.
+    fn check_outcome(&self, outcome: &Outcome) -> Result<(), OpError> {
+        if outcome.deadline {
+            return Err(self.failure("it took too long and was killed".into(), 137));
+        }
+        let code = outcome.status.code();
+        let hint = if outcome.oom_hint { " (the machine ran out of memory meanwhile)" } else { "" };
+        match outcome.status {
+            ExitStatus::Exited(0) => Ok(()),
+            ExitStatus::Exited(code) => Err(self.failure(format!("exit code: {code}{hint}"), code)),
+            ExitStatus::Signaled { signal, .. } => {
+                Err(self.failure(format!("killed by signal {signal} (exit code: {code}){hint}"), code))
+            }
+        }
+    }
+}
+
+/// The one place that decides what network a step sees: until steps get networks of their own, `default` is the
+/// machine's.
+fn network_of(mode: NetworkMode) -> Network {
+    match mode {
+        NetworkMode::None => Network::None,
+        NetworkMode::Default | NetworkMode::Host => Network::Host,
+    }
+}
+
+/// /etc/hosts of a step.
+fn hosts(hostname: &str, extra: &[(String, String)]) -> String {
+    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for (name, address) in extra {
+        writeln!(text, "{address}\t{name}").expect("writing to a string cannot fail");
+    }
+    text
+}
+
+/// `name=soft:hard` as lowering writes it; -1 is unlimited.
+fn rlimit(text: &str) -> Option<Rlimit> {
+    let (resource, limits) = text.split_once('=')?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let limit = |text: &str| text.parse::<u64>().ok();
+    Some(Rlimit { resource: resource.to_owned(), soft: limit(soft), hard: limit(hard) })
+}
+
+#[async_trait]
+impl Op for ExecStep {
+    type Output = Root;
+
+    async fn operation_key(&self, _: &StepContext) -> Result<OperationKey, OpError> {
+        self.check()?;
+        Ok(OperationKey::of(serde_json::to_value(rbuild_ir::Op::Exec(self.op.clone()))?))
+    }
+
+    async fn inputs_digest(&self, _: &Inputs<Root>) -> Result<Option<Digest>, OpError> {
+        Ok(Some(Digest::of("")))
+    }
+
+    async fn execute(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
+        let parent = inputs.parent.clone().unwrap_or_default();
+        let lower = self.engine.dirs_of(&parent, step).await?;
+        let ingest = self.engine.store.new_layer_dir()?;
+        let spec = self.spec(lower, &ingest);
+        let outcome = match self.run(spec, step).await {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(self.not_run(error)),
+        };
+        self.check_outcome(&outcome)?;
+        let id = self.engine.new_layer_id();
+        let dir = self.engine.store.commit_layer_dir(ingest, &id)?;
+        let layer = self.engine.intern(Layer::executed(id, SystemTime::now(), dir));
+        Ok(parent.with(layer))
+    }
+}
+
+impl ExecStep {
+    /// A program that is missing is the step's fault, not the sandbox's.
+    fn not_run(&self, error: OpError) -> OpError {
+        match error.downcast_ref::<RuntimeError>().and_then(RuntimeError::exit_code) {
+            Some(code) => self.failure(format!("exit code: {code}: {error}"), code),
+            None => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_name_the_step_and_what_was_added() {
+        let text = hosts("box", &[("db".into(), "10.0.0.2".into())]);
+        assert_eq!(text, "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n");
+    }
+
+    #[test]
+    fn limits_are_read_back() {
+        let limit = rlimit("nofile=1024:-1").unwrap();
+        assert_eq!((limit.resource.as_str(), limit.soft, limit.hard), ("nofile", Some(1024), None));
+    }
+
+    #[test]
+    fn only_none_is_a_network_of_its_own() {
+        let modes = [NetworkMode::Default, NetworkMode::Host, NetworkMode::None].map(network_of);
+        assert_eq!(modes, [Network::Host, Network::Host, Network::None]);
+    }
+}

@@ -1,0 +1,194 @@
+//! A live view: finished steps scroll away above, running ones stay below with their time and last lines.
+
+use crate::View;
+use crate::state::{printable, seconds, since};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rbuild_event::{Event, VertexId};
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Lines of output shown below a running step.
+const LOG_LINES: usize = 6;
+/// Running steps that show their output; more would fill the screen.
+const STEPS_WITH_LOG: usize = 3;
+
+/// Columns when the terminal does not say.
+const DEFAULT_WIDTH: usize = 80;
+
+pub(crate) struct Tty {
+    screen: MultiProgress,
+    header: ProgressBar,
+    /// Columns of the terminal, asked at every frame because windows change.
+    width: fn() -> usize,
+    steps: HashMap<VertexId, Step>,
+    running: Vec<VertexId>,
+    begin: Instant,
+    declared: usize,
+    ended: usize,
+}
+
+#[derive(Default)]
+struct Step {
+    name: String,
+    started: Option<SystemTime>,
+    bar: Option<ProgressBar>,
+    log: VecDeque<String>,
+    status: Option<String>,
+}
+
+fn line_style() -> ProgressStyle {
+    ProgressStyle::with_template("{msg}").expect("the template is constant and valid")
+}
+
+impl Tty {
+    pub(crate) fn on_stderr() -> Self {
+        Self::on(ProgressDrawTarget::stderr_with_hz(10), || {
+            let size = rustix::termios::tcgetwinsize(rustix::stdio::stderr());
+            size.map_or(DEFAULT_WIDTH, |size| usize::from(size.ws_col).max(20))
+        })
+    }
+
+    fn on(target: ProgressDrawTarget, width: fn() -> usize) -> Self {
+        let screen = MultiProgress::with_draw_target(target);
+        let header = screen.add(ProgressBar::new_spinner().with_style(line_style()));
+        Self {
+            screen,
+            header,
+            width,
+            steps: HashMap::new(),
+            running: Vec::new(),
+            begin: Instant::now(),
+            declared: 0,
+            ended: 0,
+        }
+    }
+
+    fn start(&mut self, vertex: VertexId, at: SystemTime) {
+        let step = self.steps.entry(vertex).or_default();
+        step.started = Some(at);
+        step.bar = Some(self.screen.add(ProgressBar::new_spinner().with_style(line_style())));
+        self.running.push(vertex);
+    }
+
+    fn end(&mut self, vertex: VertexId, mark: &str, at: Option<SystemTime>) {
+        self.ended += 1;
+        self.running.retain(|running| *running != vertex);
+        let Some(step) = self.steps.remove(&vertex) else { return };
+        if let Some(bar) = step.bar {
+            bar.finish_and_clear();
+            self.screen.remove(&bar);
+        }
+        let took = at.map(|at| format!("  {}", seconds(since(step.started, at)))).unwrap_or_default();
+        // Nothing useful can be done when the terminal is gone.
+        drop(self.screen.println(format!(" => {mark}{}{took}", step.name)));
+    }
+
+    fn paint(&self) {
+        let now = SystemTime::now();
+        let width = (self.width)();
+        let took = seconds(self.begin.elapsed());
+        self.header.set_message(format!("[+] Building {took} ({}/{})", self.ended, self.declared));
+        for (place, vertex) in self.running.iter().enumerate() {
+            let Some(step) = self.steps.get(vertex) else { continue };
+            let Some(bar) = &step.bar else { continue };
+            let time = seconds(since(step.started, now));
+            let mut lines =
+                vec![format!("{}  {time}", cut(&format!(" => {}", step.name), width - time.len() - 2))];
+            lines.extend(step.status.iter().map(|status| cut(&format!(" => => {status}"), width)));
+            if place < STEPS_WITH_LOG {
+                lines.extend(step.log.iter().map(|line| cut(&format!(" => => # {line}"), width)));
+            }
+            bar.set_message(lines.join("\n"));
+        }
+    }
+}
+
+/// The first `width` characters: a line that wraps would confuse the terminal's idea of where to repaint.
+fn cut(line: &str, width: usize) -> String {
+    line.replace('\t', " ").chars().take(width).collect()
+}
+
+impl View for Tty {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Declared { vertex, name } => {
+                self.declared += 1;
+                self.steps.insert(*vertex, Step { name: name.clone(), ..Step::default() });
+            }
+            Event::Started { vertex, at } => self.start(*vertex, *at),
+            Event::Cached { vertex } => self.end(*vertex, "CACHED ", None),
+            Event::Completed { vertex, at } => self.end(*vertex, "", Some(*at)),
+            Event::Failed { vertex, at, .. } => self.end(*vertex, "ERROR ", Some(*at)),
+            Event::Canceled { vertex, at } => {
+                let ran = self.steps.get(vertex).is_some_and(|step| step.started.is_some());
+                if ran {
+                    self.end(*vertex, "CANCELED ", Some(*at));
+                }
+            }
+            Event::Log { vertex, line, .. } => {
+                let log = &mut self.steps.entry(*vertex).or_default().log;
+                log.push_back(printable(line));
+                if log.len() > LOG_LINES {
+                    log.pop_front();
+                }
+            }
+            Event::Status { vertex, name, current, total, done } => {
+                let (current, total) = (indicatif::HumanBytes(*current), indicatif::HumanBytes(*total));
+                let status = if *done { None } else { Some(format!("{name} {current} / {total}")) };
+                self.steps.entry(*vertex).or_default().status = status;
+            }
+            Event::Note { text, .. } => drop(self.screen.println(format!("    {text}"))),
+            Event::Warning { text } => drop(self.screen.println(format!("WARN: {text}"))),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.paint();
+    }
+
+    fn finish(&mut self) {
+        let took = seconds(self.begin.elapsed().max(Duration::from_millis(1)));
+        self.header.finish_and_clear();
+        for step in self.steps.values() {
+            if let Some(bar) = &step.bar {
+                bar.finish_and_clear();
+            }
+        }
+        drop(self.screen.println(format!("[+] Built in {took} ({}/{})", self.ended, self.declared)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use indicatif::InMemoryTerm;
+    use rbuild_event::Stream;
+
+    #[test]
+    fn finished_steps_stay_above_and_running_ones_show_their_last_lines() {
+        let term = InMemoryTerm::new(12, 60);
+        let mut tty = Tty::on(ProgressDrawTarget::term_like(Box::new(term.clone())), || 60);
+        let start = SystemTime::now();
+        tty.event(&Event::Declared { vertex: 0, name: "[1/2] FROM debian".into() });
+        tty.event(&Event::Declared { vertex: 1, name: "[2/2] RUN make".into() });
+        tty.event(&Event::Cached { vertex: 0 });
+        tty.event(&Event::Started { vertex: 1, at: start });
+        for n in 0..8 {
+            let line = format!("line {n}").into_bytes();
+            tty.event(&Event::Log { vertex: 1, stream: Stream::Stderr, line, at: start });
+        }
+        tty.tick();
+        let seen = term.contents();
+        assert!(seen.contains(" => CACHED [1/2] FROM debian"), "{seen}");
+        assert!(seen.contains("[+] Building") && seen.contains("(1/2)"), "{seen}");
+        assert!(seen.contains(" => [2/2] RUN make"), "{seen}");
+        assert!(
+            !seen.contains("# line 1\n") && seen.contains("# line 2") && seen.contains("# line 7"),
+            "{seen}"
+        );
+        tty.event(&Event::Completed { vertex: 1, at: start + Duration::from_secs(2) });
+        tty.finish();
+        let seen = term.contents();
+        assert!(seen.contains(" => [2/2] RUN make  2.0s") && !seen.contains("# line 7"), "{seen}");
+    }
+}

@@ -1,0 +1,228 @@
+//! What was typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// A container image builder without a daemon.
+#[derive(Debug, Parser)]
+#[command(name = "rbuild", version, about, propagate_version = true, subcommand_required = true)]
+pub(crate) struct Cli {
+    /// Directory of the image store and cache [default: /var/lib/rbuild for root, else $XDG_DATA_HOME/rbuild]
+    #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR", hide_env_values = true)]
+    pub(crate) root: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile (the default command: `rbuild -t app .`)
+    #[command(visible_alias = "b")]
+    Build(Box<BuildArgs>),
+    /// List images
+    Images(ImagesArgs),
+    /// Show an image's config and layers as JSON
+    Inspect(InspectArgs),
+    /// Show the instructions that made an image
+    History(HistoryArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Remove names of images, and images that have no other name
+    Rmi(RmiArgs),
+    /// Remove unused images, layers and cache records
+    Prune(PruneArgs),
+    /// Show the version
+    Version,
+}
+
+/// Names and aliases of the commands; anything else as the first argument means `build`.
+pub(crate) const COMMANDS: &[&str] =
+    &["build", "b", "images", "inspect", "history", "tag", "rmi", "prune", "version", "help"];
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Build context: a directory, or `-` for a tar archive or a Dockerfile on standard input
+    #[arg(value_name = "PATH | -")]
+    pub(crate) context: Option<OsString>,
+    /// Name and optionally a tag for the result (`name:tag`); may be repeated
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+    /// The Dockerfile [default: PATH/Dockerfile]; `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<OsString>,
+    /// Set a build-time variable; without a value it is taken from the environment
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Additional build context: a directory, oci-layout://DIR[:TAG|@DIGEST] or docker-image://REFERENCE
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+    /// Set metadata of the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Platform of the result, as os/arch[/variant]
+    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
+    pub(crate) platform: Vec<String>,
+    /// Do not read the cache (it is still written)
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Do not read the cache for these stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Always ask the registry for newer base images
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub(crate) pull: Option<bool>,
+    /// Push the result under all its tags
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Keep the result in the local store (it always is when it has a tag)
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// Where the result goes: DIR, `-` (tar on standard output) or type=oci|docker|local|tar|image|registry|cacheonly[,dest=…]
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub(crate) output: Vec<String>,
+    /// Print only the image's digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How to show progress
+    #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", hide_env = true, value_name = "TYPE", default_value = "auto")]
+    pub(crate) progress: ProgressArg,
+    /// Write the image's digest to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write facts about the result to a JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// Network of RUN steps: `default` (for now the host's network), `none`, or `host` (needs --allow network.host)
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub(crate) network: String,
+    /// Add a line to /etc/hosts of RUN steps
+    #[arg(long, value_name = "HOST:IP")]
+    pub(crate) add_host: Vec<String>,
+    /// Grant a permission: network.host, security.insecure
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub(crate) allow: Vec<String>,
+    /// Size of /dev/shm of RUN steps
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) shm_size: Option<String>,
+    /// Resource limits of RUN steps
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<String>,
+    /// Most steps that execute at once [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_parallelism: Option<usize>,
+    /// Hash every file of the context, whatever its timestamps say
+    #[arg(long)]
+    pub(crate) no_stat_cache: bool,
+
+    #[command(flatten)]
+    pub(crate) legacy: LegacyArgs,
+}
+
+/// Flags of older builders that have no meaning any more (D-021).
+#[derive(Debug, Args)]
+pub(crate) struct LegacyArgs {
+    #[arg(long, hide = true)]
+    pub(crate) compress: bool,
+    #[arg(long, hide = true)]
+    pub(crate) isolation: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) security_opt: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) squash: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) rm: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) force_rm: Option<bool>,
+    #[arg(long, hide = true)]
+    pub(crate) builder: Option<String>,
+    #[arg(short = 'D', long, hide = true)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressArg {
+    /// tty on a terminal, else plain
+    Auto,
+    /// Live view
+    Tty,
+    /// Lines for a log
+    Plain,
+    /// Only errors
+    Quiet,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Only this repository or name
+    pub(crate) repository: Option<String>,
+    /// Print only the images' ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print whole ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Print digests of manifests
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// `table` or `json` (one object on each line)
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: ListFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Names, ids or digests
+    #[arg(required = true)]
+    pub(crate) image: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Name, id or digest
+    pub(crate) image: String,
+    /// Print whole instructions
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// `table` or `json`
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: ListFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// Name, id or digest
+    pub(crate) source: String,
+    /// New name
+    pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmiArgs {
+    /// Names, ids or digests
+    #[arg(required = true)]
+    pub(crate) image: Vec<String>,
+    /// Remove an image that has several names, and do not complain about missing ones
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Also remove tagged images' cache, so that the next build starts cold
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}

@@ -1,0 +1,130 @@
+//! `rbuild build`.
+
+use crate::args::{BuildArgs, ProgressArg};
+use crate::request::{environment, prepare};
+use crate::{output, report};
+use anyhow::{Context as _, Result};
+use rbuild_build::{BuildError, BuildResult, ClientConfig, Environment};
+use rbuild_progress::{Mode, Progress, Summary};
+use serde_json::json;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
+    let prepared = prepare(args)?;
+    let environment = Environment {
+        store_root: root.to_owned(),
+        registry: ClientConfig::from_values(|name| environment(name).map(Into::into)),
+        resolv_conf: resolv_conf(),
+    };
+    let (progress, reporter) = Progress::start(mode(args), std::io::stderr());
+    for text in prepared.warnings {
+        reporter.report(rbuild_event::Event::Warning { text });
+    }
+    // The threads that wait for processes and files do not count as workers; hashing has rayon's pool.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.context("starting the runtime")?;
+    let cancel = CancellationToken::new();
+    let built = runtime.block_on(async {
+        stop_on_signals(&cancel).context("watching for signals")?;
+        Ok::<_, anyhow::Error>(rbuild_build::build(&environment, prepared.request, reporter, cancel).await)
+    });
+    let summary = progress.finish();
+    // Whatever still blocks a thread (a resolver, a dead network) must not delay the exit.
+    runtime.shutdown_background();
+    match built? {
+        Ok(result) => finish(args, &result),
+        Err(error) => Err(explain(error, &summary)),
+    }
+}
+
+fn mode(args: &BuildArgs) -> Mode {
+    if args.quiet {
+        return Mode::Quiet;
+    }
+    match args.progress {
+        ProgressArg::Tty => Mode::Tty,
+        ProgressArg::Plain => Mode::Plain,
+        ProgressArg::Quiet => Mode::Quiet,
+        ProgressArg::Auto => {
+            let dumb = environment("TERM").is_none_or(|term| term == "dumb");
+            if std::io::stderr().is_terminal() && !dumb { Mode::Tty } else { Mode::Plain }
+        }
+    }
+}
+
+/// The first SIGINT or SIGTERM stops the build; the second ends the process at once.
+fn stop_on_signals(cancel: &CancellationToken) -> std::io::Result<()> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let mut signals = signal(kind)?;
+        let cancel = cancel.clone();
+        tokio::spawn(async move {
+            signals.recv().await;
+            cancel.cancel();
+            signals.recv().await;
+            #[allow(clippy::exit, reason = "the user insists; locks and mounts die with the process")]
+            std::process::exit(130);
+        });
+    }
+    Ok(())
+}
+
+/// the machine's resolver, or systemd-resolved's upstream servers where the stub listens on loopback.
+fn resolv_conf() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let own = read("/etc/resolv.conf");
+    let servers: Vec<&str> = own.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim).collect();
+    if servers == ["127.0.0.53"] {
+        let upstream = read("/run/systemd/resolve/resolv.conf");
+        if !upstream.is_empty() {
+            return upstream;
+        }
+    }
+    own
+}
+
+fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
+    let id = result.config.map(|config| config.to_string());
+    if let (Some(file), Some(id)) = (&args.iidfile, &id) {
+        std::fs::write(file, id).with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
+    }
+    if let Some(file) = &args.metadata_file {
+        let text = serde_json::to_string_pretty(&metadata(result))? + "\n";
+        std::fs::write(file, text).with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
+    }
+    if args.quiet {
+        output::print(&id.map(|id| id + "\n").unwrap_or_default())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names: Vec<String> = result.names.iter().map(|name| name.familiar()).collect();
+    let steps = format!("{} steps: {} executed, {} cached", result.executed + result.cached, result.executed, result.cached);
+    let image = id.map(|id| format!("; image {id} {}", names.join(" "))).unwrap_or_default();
+    report::line(format!("{steps}{image}").trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// D-014.
+fn metadata(result: &BuildResult) -> serde_json::Value {
+    let names: Vec<String> = result.names.iter().map(ToString::to_string).collect();
+    let mut value = json!({});
+    if let (Some(manifest), Some(config)) = (&result.manifest, &result.config) {
+        value["containerimage.config.digest"] = json!(config);
+        value["containerimage.descriptor"] = json!(manifest);
+        value["containerimage.digest"] = json!(manifest.digest);
+    }
+    if !names.is_empty() {
+        value["image.name"] = json!(names.join(","));
+    }
+    value
+}
+
+/// A failing step's whole output comes before the error.
+fn explain(error: BuildError, summary: &Summary) -> anyhow::Error {
+    if let (BuildError::Step { .. }, Some(step)) = (&error, &summary.failed) {
+        report::failed_step(step);
+    }
+    error.into()
+}

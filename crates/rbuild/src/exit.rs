@@ -1,0 +1,36 @@
+//! Which error ends with which exit code (DESIGN section 7).
+
+use rbuild_build::{BuildError, ErrorKind};
+use std::process::ExitCode;
+
+/// The user asked for something that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(String);
+
+impl Usage {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+/// 1 a build step failed · 2 usage or Dockerfile · 3 registry or network · 4 environment or sandbox · 5 internal.
+pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Usage>() {
+        return ExitCode::from(2);
+    }
+    if let Some(error) = error.downcast_ref::<BuildError>() {
+        return ExitCode::from(match error.kind() {
+            ErrorKind::Step => 1,
+            ErrorKind::Usage => 2,
+            ErrorKind::Registry => 3,
+            ErrorKind::Environment => 4,
+            ErrorKind::Internal => 5,
+            ErrorKind::Canceled => 130,
+        });
+    }
+    if error.is::<rbuild_store::StoreError>() || error.is::<std::io::Error>() {
+        return ExitCode::from(4);
+    }
+    ExitCode::from(5)
+}

@@ -1,0 +1,396 @@
+//! What was typed → what it means.
+
+use crate::args::BuildArgs;
+use crate::exit::Usage;
+use anyhow::{Context as _, Result};
+use rbuild_build::{
+    BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext,
+    NetworkMode, NoCache, Output,
+};
+use rbuild_oci::{Platform, Reference};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// A request, and what belongs to it while it runs.
+pub(crate) struct Prepared {
+    pub(crate) request: BuildRequest,
+    /// Lines to show before the build: ignored flags and the like.
+    pub(crate) warnings: Vec<String>,
+    /// Holds a context that came on standard input.
+    _spool: Option<tempfile::NamedTempFile>,
+}
+
+/// Resolves the command line against the environment and the file system.
+pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
+    let (context, dockerfile, spool) = sources(args)?;
+    let mut warnings = legacy_warnings(args);
+    let build_args = build_args(args, &mut warnings)?;
+    let request = BuildRequest {
+        context,
+        dockerfile,
+        named_contexts: args.build_context.iter().map(|text| named_context(text)).collect::<Result<_>>()?,
+        tags: args.tag.iter().map(|text| tag(text)).collect::<Result<_>>()?,
+        build_args,
+        labels: args.label.iter().map(|text| key_value(text)).collect(),
+        target: args.target.clone().filter(|target| !target.is_empty()),
+        platform: platform(&args.platform)?,
+        no_cache: no_cache(args),
+        pull: args.pull.unwrap_or(false),
+        push: args.push,
+        outputs: args.output.iter().map(|text| output(text)).collect::<Result<_>>()?,
+        network: network(&args.network)?,
+        extra_hosts: args.add_host.iter().map(|text| extra_host(text)).collect::<Result<_>>()?,
+        ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
+        shm_size: args.shm_size.as_deref().map(bytes).transpose()?,
+        entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?,
+        max_parallelism: args.max_parallelism,
+        stat_cache: !args.no_stat_cache,
+        compression: Compression::default(),
+        rewrite_timestamp: true,
+    };
+    if request.push && request.tags.is_empty() {
+        return Err(Usage::new("tag is needed when pushing to registry: add -t NAME").into());
+    }
+    Ok(Prepared { request, warnings, _spool: spool })
+}
+
+type Sources = (ContextSource, DockerfileSource, Option<tempfile::NamedTempFile>);
+
+fn sources(args: &BuildArgs) -> Result<Sources> {
+    let Some(context) = args.context.as_deref() else {
+        return Err(Usage::new(r#"please specify build context (e.g. "." for the current directory)"#).into());
+    };
+    let file_is_stdin = args.file.as_deref() == Some(OsStr::new("-"));
+    if context == "-" {
+        if file_is_stdin {
+            return Err(Usage::new("invalid argument: can't use stdin for both build context and dockerfile").into());
+        }
+        return context_from_stdin(args.file.as_deref());
+    }
+    if let Some(text) = context.to_str().filter(|text| is_remote(text)) {
+        let problem = format!("`{text}`: contexts from git and HTTP are not supported yet; check it out and give its path");
+        return Err(Usage::new(problem).into());
+    }
+    let path = PathBuf::from(context);
+    if !path.is_dir() {
+        let reason = if path.exists() { "is not a directory" } else { "not found" };
+        return Err(Usage::new(format!("unable to prepare context: path \"{}\" {reason}", path.display())).into());
+    }
+    let dockerfile = match args.file.as_deref() {
+        None => DockerfileSource::Default,
+        Some(_) if file_is_stdin => {
+            let mut text = Vec::new();
+            std::io::stdin().lock().take(MAX_DOCKERFILE + 1).read_to_end(&mut text).context("reading the Dockerfile from standard input")?;
+            if text.len() as u64 > MAX_DOCKERFILE {
+                return Err(Usage::new("the Dockerfile on standard input is larger than 64 MiB").into());
+            }
+            DockerfileSource::Text { name: "<stdin>".into(), text }
+        }
+        Some(file) => DockerfileSource::Path(PathBuf::from(file)),
+    };
+    Ok((ContextSource::Directory(path), dockerfile, None))
+}
+
+/// A Dockerfile on standard input may be this long; whatever is longer is no Dockerfile.
+const MAX_DOCKERFILE: u64 = 64 << 20;
+
+fn is_remote(text: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix))
+}
+
+/// D-001: an archive is the context; anything else is a Dockerfile with an empty context.
+fn context_from_stdin(file: Option<&OsStr>) -> Result<Sources> {
+    let mut stdin = std::io::stdin().lock();
+    if stdin.is_terminal() {
+        return Err(Usage::new("standard input is a terminal: pipe a Dockerfile or a tar archive into `rbuild -`").into());
+    }
+    let mut start = Vec::new();
+    (&mut stdin).take(512).read_to_end(&mut start).context("reading the context from standard input")?;
+    if !looks_like_archive(&start) {
+        if file.is_some() {
+            let problem = "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles";
+            return Err(Usage::new(problem).into());
+        }
+        let mut text = start;
+        stdin.take(MAX_DOCKERFILE).read_to_end(&mut text).context("reading the Dockerfile from standard input")?;
+        let dockerfile = DockerfileSource::Text { name: "<stdin>".into(), text };
+        return Ok((ContextSource::Empty, dockerfile, None));
+    }
+    let mut spool = tempfile::NamedTempFile::new().context("creating a file for the context from standard input")?;
+    spool.write_all(&start).and_then(|()| std::io::copy(&mut stdin, &mut spool).map(drop)).context("spooling the context from standard input")?;
+    let dockerfile = file.map_or(DockerfileSource::Default, |file| DockerfileSource::Path(PathBuf::from(file)));
+    Ok((ContextSource::Archive(spool.path().to_owned()), dockerfile, Some(spool)))
+}
+
+/// gzip, bzip2, xz and zstd by their magic numbers, tar by `ustar` or by a header's checksum field.
+fn looks_like_archive(start: &[u8]) -> bool {
+    const MAGIC: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    if MAGIC.iter().any(|magic| start.starts_with(magic)) {
+        return true;
+    }
+    let Some(header) = start.get(..512) else { return false };
+    if &header[257..262] == b"ustar" {
+        return true;
+    }
+    let stored = std::str::from_utf8(&header[148..156]).ok().map(|text| text.trim_matches(['\0', ' ']));
+    let stored = stored.and_then(|text| u32::from_str_radix(text, 8).ok());
+    let sum = |from: &[u8]| from.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    stored == Some(sum(&header[..148]) + 8 * u32::from(b' ') + sum(&header[156..]))
+}
+
+fn legacy_warnings(args: &BuildArgs) -> Vec<String> {
+    let legacy = &args.legacy;
+    let mut warnings = Vec::new();
+    let mut ignored = |given: bool, flag: &str| {
+        if given {
+            warnings.push(format!("flag {flag} has no effect and is ignored"));
+        }
+    };
+    ignored(legacy.compress, "--compress");
+    ignored(legacy.isolation.is_some(), "--isolation");
+    ignored(!legacy.security_opt.is_empty(), "--security-opt");
+    ignored(legacy.rm.is_some(), "--rm");
+    ignored(legacy.force_rm.is_some(), "--force-rm");
+    ignored(legacy.builder.is_some(), "--builder");
+    if legacy.squash {
+        warnings.push("experimental flag squash is removed with BuildKit; the image is not squashed".into());
+    }
+    warnings
+}
+
+/// D-005: `K` takes the environment's value and is dropped when unset; D-022: SOURCE_DATE_EPOCH comes along by itself.
+fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    if let Some(epoch) = environment("SOURCE_DATE_EPOCH") {
+        found.push(("SOURCE_DATE_EPOCH".to_owned(), epoch));
+    }
+    for text in &args.build_arg {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (text.as_str(), environment(text)),
+        };
+        if key.is_empty() {
+            return Err(Usage::new(format!("invalid --build-arg `{text}`: expected KEY=VALUE or KEY")).into());
+        }
+        match value {
+            Some(value) => {
+                found.retain(|(earlier, _)| earlier != key);
+                found.push((key.to_owned(), value));
+            }
+            None => warnings.push(format!("--build-arg {key} has no value: it is not set in the environment")),
+        }
+    }
+    Ok(found)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the binary is where the environment is read")]
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn key_value(text: &str) -> (String, String) {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    (key.to_owned(), value.to_owned())
+}
+
+/// A name given with -t.
+pub(crate) fn tag(text: &str) -> Result<Reference> {
+    let reference: Reference =
+        text.parse().map_err(|error| Usage::new(format!("invalid tag \"{text}\": {error}")))?;
+    if reference.digest().is_some() {
+        return Err(Usage::new(format!("invalid tag \"{text}\": a tag cannot have a digest")).into());
+    }
+    Ok(reference.with_default_tag())
+}
+
+fn platform(given: &[String]) -> Result<Option<Platform>> {
+    let mut all = given.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty());
+    let Some(first) = all.next() else { return Ok(None) };
+    if all.next().is_some() {
+        return Err(Usage::new("building for several platforms at once is not supported yet: give one --platform").into());
+    }
+    if first == "local" {
+        return Ok(Some(Platform::host()));
+    }
+    let platform = first.parse::<Platform>().map_err(|error| Usage::new(format!("--platform: {error}")))?;
+    Ok(Some(platform.normalized()))
+}
+
+fn no_cache(args: &BuildArgs) -> NoCache {
+    if args.no_cache {
+        return NoCache::All;
+    }
+    let stages: BTreeSet<String> = args.no_cache_filter.iter().map(|stage| stage.to_lowercase()).collect();
+    if stages.is_empty() { NoCache::Never } else { NoCache::Stages(stages) }
+}
+
+fn network(text: &str) -> Result<NetworkMode> {
+    match text {
+        "default" | "" => Ok(NetworkMode::Default),
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        _ => Err(Usage::new(format!("invalid network mode \"{text}\": use default, none or host")).into()),
+    }
+}
+
+fn extra_host(text: &str) -> Result<(String, String)> {
+    let problem = || Usage::new(format!("invalid --add-host `{text}`: expected HOST:IP or HOST=IP"));
+    let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(problem)?;
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    let address = if address == "host-gateway" { "127.0.0.1" } else { address };
+    if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
+        return Err(problem().into());
+    }
+    Ok((name.to_owned(), address.to_owned()))
+}
+
+fn ulimit(text: &str) -> Result<String> {
+    let problem = || Usage::new(format!("invalid --ulimit `{text}`: expected NAME=SOFT[:HARD]"));
+    let (name, limits) = text.split_once('=').ok_or_else(problem)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number = |text: &str| text.parse::<i64>().map_err(|_| problem());
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if name.is_empty() || soft < -1 || hard < -1 || (hard != -1 && soft > hard) {
+        return Err(problem().into());
+    }
+    Ok(format!("{name}={soft}:{hard}"))
+}
+
+/// Sizes with the units b, k, m, g, t (powers of 1024).
+fn bytes(text: &str) -> Result<u64> {
+    let problem = || Usage::new(format!("invalid size `{text}`: expected a number with an optional unit b, k, m or g"));
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(problem().into()),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| problem())?;
+    number.checked_mul(1 << shift).ok_or_else(|| problem().into())
+}
+
+fn entitlement(text: &str) -> Result<Entitlement> {
+    match text {
+        "network.host" => Ok(Entitlement::NetworkHost),
+        "security.insecure" => Ok(Entitlement::SecurityInsecure),
+        _ => Err(Usage::new(format!("invalid entitlement \"{text}\": use network.host or security.insecure")).into()),
+    }
+}
+
+fn named_context(text: &str) -> Result<(String, NamedContext)> {
+    let (name, value) = (text.split_once('='))
+        .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+        .ok_or_else(|| Usage::new(format!("invalid --build-context `{text}`: expected NAME=VALUE")))?;
+    if let Some(layout) = value.strip_prefix("oci-layout://") {
+        return Ok((name.to_owned(), oci_layout(layout)?));
+    }
+    if let Some(image) = value.strip_prefix("docker-image://") {
+        let reference: Reference =
+            image.parse().map_err(|error| Usage::new(format!("invalid --build-context `{text}`: {error}")))?;
+        return Ok((name.to_owned(), NamedContext::Image(reference.with_default_tag())));
+    }
+    if is_remote(value) {
+        let problem = format!("--build-context `{text}`: contexts from git and HTTP are not supported yet");
+        return Err(Usage::new(problem).into());
+    }
+    let dir = PathBuf::from(value);
+    if !dir.is_dir() {
+        return Err(Usage::new(format!("--build-context `{name}`: path \"{value}\" is not a directory")).into());
+    }
+    Ok((name.to_owned(), NamedContext::Directory(dir)))
+}
+
+fn oci_layout(text: &str) -> Result<NamedContext> {
+    if let Some((dir, digest)) = text.split_once('@') {
+        let digest = digest.parse().map_err(|error| Usage::new(format!("oci-layout://{text}: {error}")))?;
+        return Ok(NamedContext::OciLayout { dir: PathBuf::from(dir), image: Some(LayoutImage::Digest(digest)) });
+    }
+    // A colon may belong to a directory's name, or to a reference with a registry's port.
+    if Path::new(text).is_dir() {
+        return Ok(NamedContext::OciLayout { dir: PathBuf::from(text), image: None });
+    }
+    let split = text.match_indices(':').find(|(at, _)| Path::new(&text[..*at]).is_dir());
+    let Some((at, _)) = split else {
+        return Err(Usage::new(format!("oci-layout://{text}: there is no such directory")).into());
+    };
+    let (dir, tag) = (PathBuf::from(&text[..at]), text[at + 1..].to_owned());
+    Ok(NamedContext::OciLayout { dir, image: Some(LayoutImage::Tag(tag)) })
+}
+
+/// D-024 to D-029, as far as they are supported.
+fn output(text: &str) -> Result<Output> {
+    if text == "-" {
+        return Ok(Output::Tar(stdout()?));
+    }
+    if !text.contains('=') {
+        return Ok(Output::Local(PathBuf::from(text)));
+    }
+    let fields = rbuild_build::csv_fields(text).map_err(|error| Usage::new(format!("invalid --output `{text}`: {error}")))?;
+    let mut options = std::collections::BTreeMap::new();
+    for field in fields {
+        let (key, value) = field.split_once('=').unwrap_or((&field, "true"));
+        options.insert(key.trim().to_lowercase(), value.to_owned());
+    }
+    let kind = options.remove("type").unwrap_or_else(|| "local".into());
+    let output = output_of(&kind, text, &mut options)?;
+    if let Some(unknown) = options.keys().next() {
+        return Err(Usage::new(format!("invalid --output `{text}`: unknown option `{unknown}` for type {kind}")).into());
+    }
+    Ok(output)
+}
+
+fn output_of(kind: &str, text: &str, options: &mut std::collections::BTreeMap<String, String>) -> Result<Output> {
+    let dest = options.remove("dest");
+    let required = || dest.clone().ok_or_else(|| Usage::new(format!("invalid --output `{text}`: dest is required")));
+    match kind {
+        "local" => Ok(Output::Local(PathBuf::from(required()?))),
+        "tar" => Ok(Output::Tar(destination(&dest.unwrap_or_else(|| "-".into()))?)),
+        "oci" => {
+            let dest = destination(&dest.unwrap_or_else(|| "-".into()))?;
+            let is_dir = matches!(&dest, Destination::Path(path) if path.is_dir());
+            let tar = options.remove("tar").map(|text| boolean(&text)).transpose()?.unwrap_or(!is_dir);
+            Ok(Output::Oci { dest, tar })
+        }
+        "docker" => Ok(Output::Docker(dest.as_deref().map(destination).transpose()?)),
+        "image" | "registry" => {
+            let push = options.remove("push").map(|text| boolean(&text)).transpose()?.unwrap_or(kind == "registry");
+            let names = options.remove("name").unwrap_or_default();
+            let names = names.split(',').filter(|name| !name.is_empty()).map(tag).collect::<Result<_>>()?;
+            Ok(Output::Image { names, push })
+        }
+        "cacheonly" => Ok(Output::CacheOnly),
+        _ => {
+            let problem = format!("invalid --output `{text}`: unknown type `{kind}`: use oci, docker, local, tar, image, registry or cacheonly");
+            Err(Usage::new(problem).into())
+        }
+    }
+}
+
+fn boolean(text: &str) -> Result<bool> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Usage::new(format!("`{text}` is neither true nor false")).into()),
+    }
+}
+
+fn destination(text: &str) -> Result<Destination> {
+    if text == "-" { stdout() } else { Ok(Destination::Path(PathBuf::from(text))) }
+}
+
+fn stdout() -> Result<Destination> {
+    if std::io::stdout().is_terminal() {
+        let problem = "refusing to write an archive to a terminal: redirect standard output or give dest=FILE";
+        return Err(Usage::new(problem).into());
+    }
+    Ok(Destination::Stdout)
+}
+
+#[cfg(test)]
+mod tests;

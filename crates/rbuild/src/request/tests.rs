@@ -1,0 +1,97 @@
+use super::*;
+use clap::Parser as _;
+
+fn prepared(line: &str) -> Result<Prepared> {
+    let mut args = vec!["rbuild", "build"];
+    args.extend(line.split_whitespace());
+    match crate::args::Cli::try_parse_from(args)?.command {
+        crate::args::Command::Build(args) => prepare(&args),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn problem(line: &str) -> String {
+    match prepared(line) {
+        Ok(_) => panic!("`{line}` was accepted"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn tags_are_normalised_and_checked() {
+    let request = prepared("-t app -t localhost:5000/x:1.0 .").unwrap().request;
+    let tags: Vec<String> = request.tags.iter().map(ToString::to_string).collect();
+    assert_eq!(tags, ["docker.io/library/app:latest", "localhost:5000/x:1.0"]);
+    assert!(problem("-t App .").starts_with("invalid tag \"App\": invalid reference format"), "{}", problem("-t App ."));
+}
+
+#[test]
+fn the_context_must_be_there() {
+    assert!(problem("-t x").starts_with("please specify build context"));
+    assert_eq!(problem("/no/such"), "unable to prepare context: path \"/no/such\" not found");
+    assert_eq!(problem("- -f -"), "invalid argument: can't use stdin for both build context and dockerfile");
+    assert!(problem("https://example.com/x.git").contains("not supported yet"));
+}
+
+#[test]
+fn pushing_needs_a_tag() {
+    assert!(problem("--push .").starts_with("tag is needed when pushing to registry"));
+}
+
+#[test]
+fn build_args_take_the_last_value_and_none_from_an_unset_variable() {
+    let prepared = prepared("--build-arg A=1 --build-arg A=2 --build-arg NOT_SET_ANYWHERE_42 --build-arg B= .").unwrap();
+    let args: Vec<_> = prepared.request.build_args.into_iter().filter(|(key, _)| key != "SOURCE_DATE_EPOCH").collect();
+    assert_eq!(args, [("A".to_owned(), "2".to_owned()), ("B".to_owned(), String::new())]);
+    assert!(prepared.warnings[0].contains("NOT_SET_ANYWHERE_42"));
+}
+
+#[test]
+fn outputs_are_understood() {
+    for (text, meant) in [
+        ("out", Output::Local("out".into())),
+        ("type=oci,dest=x.tar", Output::Oci { dest: Destination::Path("x.tar".into()), tar: true }),
+        ("type=oci,dest=x,tar=false", Output::Oci { dest: Destination::Path("x".into()), tar: false }),
+        ("type=docker,dest=x.tar", Output::Docker(Some(Destination::Path("x.tar".into())))),
+        ("type=docker", Output::Docker(None)),
+        ("type=tar,dest=x.tar", Output::Tar(Destination::Path("x.tar".into()))),
+        ("type=cacheonly", Output::CacheOnly),
+        ("dest=out", Output::Local("out".into())),
+    ] {
+        assert_eq!(output(text).unwrap(), meant, "{text}");
+    }
+    let Output::Image { names, push } = output("type=registry,name=localhost:5000/a").unwrap() else { panic!() };
+    assert_eq!((names[0].to_string().as_str(), push), ("localhost:5000/a:latest", true));
+    for bad in ["type=local", "type=nope,dest=x", "type=oci,dest=x,frob=1", "type=oci,tar=maybe"] {
+        assert!(output(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn legacy_flags_warn() {
+    let warnings = prepared("--rm --compress --squash .").unwrap().warnings;
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+}
+
+#[test]
+fn hosts_limits_and_sizes_are_checked() {
+    assert_eq!(extra_host("db:10.0.0.2").unwrap(), ("db".into(), "10.0.0.2".into()));
+    assert_eq!(extra_host("db=[::1]").unwrap(), ("db".into(), "::1".into()));
+    assert_eq!(ulimit("nofile=1024").unwrap(), "nofile=1024:1024");
+    assert_eq!([bytes("64m").unwrap(), bytes("1GiB").unwrap(), bytes("7").unwrap()], [64 << 20, 1 << 30, 7]);
+    assert!(extra_host("db").is_err() && extra_host("db:nope").is_err());
+    assert!(ulimit("nofile").is_err() && ulimit("nofile=9:1").is_err());
+    assert!(bytes("1x").is_err() && bytes("").is_err() && bytes("99999999999999t").is_err());
+}
+
+#[test]
+fn archives_are_told_from_dockerfiles() {
+    let mut header = vec![0; 512];
+    header[..5].copy_from_slice(b"a.txt");
+    let sum = header.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    assert!(looks_like_archive(&header), "a v7 header");
+    assert!(looks_like_archive(b"\x1f\x8b\x08rest"));
+    assert!(!looks_like_archive(b"FROM scratch\n"));
+    assert!(!looks_like_archive(&[b'#'; 600]));
+}

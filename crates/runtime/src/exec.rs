@@ -1,0 +1,122 @@
+//! Finding and executing the program, with the words of runc and the exit codes of a shell.
+
+use std::cell::Cell;
+use std::ffi::CString;
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
+use rustix::io::Errno;
+
+use crate::{DEFAULT_PATH, RuntimeError, Spec, sys};
+
+/// The environment of the step: of each name the last value, then `PATH` and `HOME` when absent.
+pub(crate) fn environment(spec: &Spec, home: &str) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> = Vec::with_capacity(spec.env.len() + 2);
+    let mut places = std::collections::HashMap::with_capacity(spec.env.len());
+    for (name, value) in &spec.env {
+        match places.get(name) {
+            Some(&i) => {
+                let entry: &mut (String, String) = &mut env[i];
+                entry.1.clone_from(value);
+            }
+            None => {
+                places.insert(name, env.len());
+                env.push((name.clone(), value.clone()));
+            }
+        }
+    }
+    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", home)] {
+        if !places.contains_key(&name.to_owned()) {
+            env.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    env
+}
+
+fn error(name: &str, why: &str, code: i32) -> RuntimeError {
+    RuntimeError::Exec { message: format!("exec: \"{name}\": {why}"), code }
+}
+
+/// Whether `path` can be executed by who we are now.
+fn probe(path: &str) -> Result<(), Errno> {
+    let stat = stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Errno::ISDIR);
+    }
+    accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
+}
+
+/// Looks `name` up in `path` as `execvp` would; a name with a slash stands for itself.
+fn look_up(name: &str, path: &str) -> Result<String, RuntimeError> {
+    if name.contains('/') {
+        return match probe(name) {
+            Ok(()) => Ok(name.to_owned()),
+            Err(Errno::ISDIR) => Err(error(name, "is a directory", 126)),
+            Err(Errno::ACCESS) => Err(error(name, "permission denied", 126)),
+            Err(e) => Err(error(name, &format!("stat {name}: {}", text(e)), 127)),
+        };
+    }
+    let mut denied = false;
+    for dir in path.split(':') {
+        let candidate = if dir.is_empty() { format!("./{name}") } else { format!("{dir}/{name}") };
+        match probe(&candidate) {
+            // Go's rule, and runc's: a program of the working directory must be asked for as such.
+            Ok(()) if !dir.starts_with('/') => {
+                return Err(error(name, "cannot run executable found relative to current directory", 127));
+            }
+            Ok(()) => return Ok(candidate),
+            Err(Errno::ACCESS) => denied = true,
+            Err(_) => {}
+        }
+    }
+    // A file that is there without permission is what a shell tells apart with 126.
+    Err(error(name, "executable file not found in $PATH", if denied { 126 } else { 127 }))
+}
+
+fn text(errno: Errno) -> &'static str {
+    match errno {
+        Errno::NOENT => "no such file or directory",
+        Errno::NOTDIR => "not a directory",
+        Errno::ACCESS => "permission denied",
+        Errno::LOOP => "too many levels of symbolic links",
+        Errno::NAMETOOLONG => "file name too long",
+        _ => "cannot be looked at",
+    }
+}
+
+/// Executes `args` in the current root and directory; returns only on failure. `ready` is set when nothing but the
+/// system call is left to do.
+pub(crate) fn run(args: &[String], env: &[(String, String)], ready: &Cell<bool>) -> RuntimeError {
+    let Some(name) = args.first() else {
+        return RuntimeError::invalid("args", "arguments are required");
+    };
+    let path = env.iter().find(|(k, _)| k == "PATH").map_or(DEFAULT_PATH, |(_, v)| v);
+    let program = match look_up(name, path) {
+        Ok(program) => program,
+        Err(e) => return e,
+    };
+    let strings = |list: Vec<String>| list.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
+    let env = env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let (Ok(argv), Ok(envp), Ok(file)) =
+        (strings(args.to_vec()), strings(env), CString::new(program.as_str()))
+    else {
+        return RuntimeError::invalid("args", "arguments and environment must not contain NUL");
+    };
+    ready.set(true);
+    let failure = sys::execve(&file, &argv, &envp);
+    match failure.raw_os_error() {
+        // The file was there a moment ago: what is missing is what it names in turn.
+        Some(libc::ENOENT) => {
+            let why = "no such file or directory: the interpreter it names (after #!, or its dynamic loader) is missing";
+            error(&program, why, 127)
+        }
+        Some(libc::ENOEXEC) => {
+            error(&program, "exec format error: not a program for this machine, or a script without #!", 126)
+        }
+        Some(libc::EACCES) => error(&program, "permission denied", 126),
+        Some(libc::E2BIG) => error(&program, "argument list too long", 126),
+        _ => error(&program, &failure.to_string(), 126),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+use super::*;
+
+fn spec(env: &[(&str, &str)]) -> Spec {
+    let mut spec = Spec::new(Vec::new(), "/u".into(), "/w".into(), vec!["x".to_owned()]);
+    spec.env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    spec
+}
+
+#[test]
+fn a_077_environment() {
+    type Pairs = &'static [(&'static str, &'static str)];
+    let cases: [(Pairs, Pairs); 3] = [
+        (&[], &[("PATH", DEFAULT_PATH), ("HOME", "/h")]),
+        (&[("HOME", ""), ("A", "1")], &[("HOME", ""), ("A", "1"), ("PATH", DEFAULT_PATH)]),
+        (&[("A", "1"), ("PATH", "/p"), ("A", "2")], &[("A", "2"), ("PATH", "/p"), ("HOME", "/h")]),
+    ];
+    for (given, want) in cases {
+        assert_eq!(environment(&spec(given), "/h"), spec(want).env);
+    }
+}
+
+#[test]
+fn look_up_like_runc() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path().to_str().unwrap();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    std::fs::copy("/bin/true", dir.path().join("prog")).unwrap();
+    std::fs::write(dir.path().join("plain"), "x").unwrap();
+    let missing = format!("{d}/missing");
+    let cases: [(String, String, Result<String, (String, i32)>); 7] = [
+        ("prog".into(), format!("/nope:{d}"), Ok(format!("{d}/prog"))),
+        (format!("{d}/prog"), String::new(), Ok(format!("{d}/prog"))),
+        ("foo".into(), d.into(), Err((r#"exec: "foo": executable file not found in $PATH"#.into(), 127))),
+        ("plain".into(), d.into(), Err((r#"exec: "plain": executable file not found in $PATH"#.into(), 126))),
+        ("sub".into(), d.into(), Err((r#"exec: "sub": executable file not found in $PATH"#.into(), 127))),
+        (format!("{d}/sub"), d.into(), Err((format!(r#"exec: "{d}/sub": is a directory"#), 126))),
+        (
+            missing.clone(),
+            d.into(),
+            Err((format!(r#"exec: "{missing}": stat {missing}: no such file or directory"#), 127)),
+        ),
+    ];
+    for (name, path, want) in cases {
+        let want = want.map_err(|(message, code)| RuntimeError::Exec { message, code });
+        assert_eq!(look_up(&name, &path), want, "{name} in {path}");
+    }
+}

@@ -1,0 +1,161 @@
+//! The supervisor: the re-exec'd builder, outside of the step's namespaces.
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
+use rustix::process::{Signal, pidfd_send_signal, setsid, umask};
+
+use crate::child::{Plan, become_step, make_directory};
+use crate::error::Context;
+use crate::stubs;
+use crate::wire::{self, ExitStatus, Outcome, Report, Usage};
+use crate::{Network, RuntimeError, Scratch, Spec, exec, mounts, overlay, sys, user};
+
+/// The name (argv[0]) under which the builder's executable is started as supervisor.
+pub const INIT_ARG0: &str = "rbuild-init";
+
+/// Exit code of a supervisor that was started by hand.
+const MISUSE: i32 = 4;
+
+/// Whether this process was started as a step's supervisor, so that `main` must call [`init_main`].
+pub fn is_init_invocation() -> bool {
+    std::env::args_os().next().is_some_and(|name| name == INIT_ARG0)
+}
+
+/// Runs the step that arrives on standard input, and ends the process. To be called first thing in `main`, with no
+/// other thread running.
+pub fn init_main() -> ! {
+    // SAFETY: first thing in `main`: no descriptor but the standard ones has an owner yet.
+    let closed = unsafe { sys::close_from(3) };
+    // SAFETY: this function ends the process, so it runs once, and nothing else here reads standard input.
+    let mut control = unsafe { sys::control_socket() };
+    if closed.is_err() || control.local_addr().is_err() {
+        sys::exit_now(MISUSE);
+    }
+    // Signals from the terminal are for the builder, which decides what becomes of the steps.
+    let _ = setsid();
+    umask(Mode::empty());
+    let report = match wire::receive::<Spec>(&mut control) {
+        Ok(spec) => run(&spec, &control),
+        // The builder is gone before it said anything.
+        Err(_) => sys::exit_now(MISUSE),
+    };
+    // If nobody is there to read it, nobody needs it.
+    let _ = wire::send(&mut control, &report);
+    sys::exit_now(0)
+}
+
+fn run(spec: &Spec, control: &UnixStream) -> Report {
+    spec.validate()?;
+    let scratch = Scratch { upper: spec.upper.clone(), work: spec.work.clone() };
+    let root = overlay::mount_chain(&spec.lower, Some(&scratch))?;
+    let identity = user::resolve_in_root(root.as_fd(), &spec.user)?;
+    make_directory(root.as_fd(), &spec.cwd)?;
+    let mounts = mounts::prepare(spec)?;
+    let env = exec::environment(spec, &identity.home);
+
+    let ready = Cell::new(false);
+    let plan = Plan { spec, root: &root, mounts: &mounts, identity: &identity, env: &env, ready: &ready };
+    let mut failure = None;
+    let mut stubs = Vec::new();
+    let namespaces = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | if spec.network == Network::None { libc::CLONE_NEWNET } else { 0 };
+    // SAFETY: the supervisor has one thread; `init_main` runs before any other is started.
+    let step = unsafe { sys::clone_into(namespaces, || failure = Some(become_step(&plan, &mut stubs))) }
+        .context("create", "namespaces")?;
+    // The pipes must not stay open here, or their reader would never see the end.
+    close_outputs();
+    let watched = watch(step.pidfd.as_fd(), control, spec.deadline_ms, failure.is_some());
+    let (status, usage) = sys::wait4(step.pid).context("wait for", "the step")?;
+    stubs::clean(stubs);
+    let outcome = outcome(status, &usage, watched);
+    match failure {
+        Some(error) => Err(error),
+        // Killed between birth and `execve`, where only an outsider, or the builder's end, can do it.
+        None if !ready.get() => Err(RuntimeError::SetupKilled { status: format!("{:?}", outcome.status) }),
+        None => Ok(outcome),
+    }
+}
+
+fn close_outputs() {
+    for fd in [1, 2] {
+        // SAFETY: nothing in the supervisor writes to its standard streams.
+        drop(unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) });
+    }
+}
+
+/// How the wait for the step ended.
+#[derive(Clone, Copy, Default)]
+struct Watched {
+    killed: bool,
+    deadline: bool,
+    oom: bool,
+}
+
+/// Waits until the step ends; kills it when the builder asks for it, when the builder is gone (both are end of file
+/// on the control socket), or at the deadline.
+fn watch(step: BorrowedFd<'_>, control: &UnixStream, deadline_ms: Option<u64>, failed: bool) -> Watched {
+    let mut watched = Watched::default();
+    if failed {
+        return watched;
+    }
+    let ooms = oom_kills();
+    let deadline = deadline_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+    loop {
+        let stop = watched.killed || watched.deadline;
+        let left = deadline.filter(|_| !stop).map(|d| d.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
+        let mut fds = [
+            PollFd::from_borrowed_fd(step, PollFlags::IN),
+            PollFd::new(control, PollFlags::IN | PollFlags::RDHUP),
+        ];
+        let watch = if stop { &mut fds[..1] } else { &mut fds[..] };
+        match poll(watch, timeout.as_ref()) {
+            Ok(0) => watched.deadline = true,
+            Ok(_) if !fds[0].revents().is_empty() => break,
+            // Nothing is ever sent after the spec: whatever is there to read is the end.
+            Ok(_) => watched.killed = true,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => watched.killed = true,
+        }
+        // It may have ended in this moment, which is as good.
+        let _ = pidfd_send_signal(step, Signal::KILL);
+    }
+    watched.oom = oom_kills() > ooms;
+    watched
+}
+
+/// How many processes this machine has killed for want of memory.
+fn oom_kills() -> u64 {
+    let text = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    value.and_then(|v| v.trim().parse().ok()).unwrap_or(0)
+}
+
+fn outcome(status: libc::c_int, usage: &libc::rusage, watched: Watched) -> Outcome {
+    let status = if libc::WIFSIGNALED(status) {
+        ExitStatus::Signaled { signal: libc::WTERMSIG(status) }
+    } else {
+        ExitStatus::Exited(libc::WEXITSTATUS(status))
+    };
+    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+    let stopped = watched.killed || watched.deadline;
+    Outcome {
+        status,
+        killed: watched.killed,
+        deadline: watched.deadline,
+        oom_hint: watched.oom && !stopped && status.code() == 128 + libc::SIGKILL,
+        usage: Usage {
+            user_us: micros(usage.ru_utime),
+            system_us: micros(usage.ru_stime),
+            max_rss_kib: usage.ru_maxrss as u64,
+        },
+    }
+}

@@ -1,0 +1,150 @@
+//! `/etc/hosts`, `/etc/resolv.conf` and the mounts of the spec.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs, mkdirat, openat};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use crate::error::Context;
+use crate::overlay::mount_chain;
+use crate::resolve::{Leaf, PROC_SUPER_MAGIC, create_in_root, open_in_root, open_source};
+use crate::stubs::Stub;
+use crate::system::{attach, clone_at, new_filesystem, parking_place};
+use crate::{MountKind, MountSpec, RuntimeError, Spec, sys};
+
+/// A mount that is made and waits to be attached.
+struct Prepared {
+    mount: OwnedFd,
+    /// What to attach of it; empty for all.
+    subpath: String,
+    target: String,
+}
+
+/// Mounts made before the step's namespaces, all attached nowhere.
+pub(crate) struct PreparedMounts {
+    /// A tmpfs with `hosts`, `resolv.conf` and the empty directory `blank`.
+    private: OwnedFd,
+    mounts: Vec<Prepared>,
+}
+
+/// Mounts of the step, to be attached once `/proc`, `/sys` and `/dev` are there.
+pub(crate) struct Ready<'a> {
+    mounts: Vec<(OwnedFd, &'a str)>,
+    /// An empty read-only directory, for masks.
+    pub(crate) blank: OwnedFd,
+}
+
+/// Opens every source and makes every filesystem, while the host's paths are still there.
+pub(crate) fn prepare(spec: &Spec) -> Result<PreparedMounts, RuntimeError> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let private =
+        new_filesystem("tmpfs", &[("mode", "755")], attributes).context("mount", "a tmpfs for /etc/hosts")?;
+    for (name, content) in [("resolv.conf", &spec.resolv_conf), ("hosts", &spec.hosts)] {
+        write_file(private.as_fd(), name, content).context("provide", format!("/etc/{name}"))?;
+    }
+    mkdirat(&private, "blank", Mode::from_raw_mode(0o555))
+        .context("create", "an empty directory for masks")?;
+    sys::set_mount_attributes(private.as_fd(), sys::attr::RDONLY, false)
+        .context("make read-only", "/etc/hosts")?;
+    let mounts = spec.mounts.iter().map(prepare_one).collect::<Result<_, _>>()?;
+    Ok(PreparedMounts { private, mounts })
+}
+
+fn write_file(dir: BorrowedFd<'_>, name: &str, content: &str) -> Result<(), std::io::Error> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(dir, name, flags, Mode::from_raw_mode(0o644))?;
+    std::io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())
+}
+
+fn prepare_one(spec: &MountSpec) -> Result<Prepared, RuntimeError> {
+    let readonly = if spec.readonly { sys::attr::RDONLY } else { 0 };
+    let mut below = String::new();
+    let (mount, attributes) = match &spec.kind {
+        MountKind::Bind { source, subpath } => {
+            let mut shown = source.to_string_lossy().into_owned();
+            if !subpath.is_empty() {
+                shown = format!("{shown}/{}", subpath.trim_start_matches('/'));
+            }
+            let opened = open_source(source, subpath).context("open mount source", &shown)?;
+            (clone_at(opened.as_fd(), "").context("mount", &shown)?, readonly)
+        }
+        MountKind::Tmpfs { size, mode } => {
+            let mode = format!("{:o}", mode & 0o7777);
+            let size = size.map(|s| s.to_string());
+            let options = [("mode", mode.as_str()), ("size", size.as_deref().unwrap_or_default())];
+            let used = if size.is_some() { &options[..] } else { &options[..1] };
+            let mount = new_filesystem("tmpfs", used, MountAttrFlags::empty())
+                .context("mount tmpfs", &spec.target)?;
+            (mount, sys::attr::NOSUID | readonly)
+        }
+        MountKind::Overlay { lower, scratch, subpath } => {
+            below.clone_from(subpath);
+            (mount_chain(lower, scratch.as_ref())?, readonly)
+        }
+    };
+    sys::set_mount_attributes(mount.as_fd(), sys::attr::NODEV | attributes, false)
+        .context("set mount attributes of", &spec.target)?;
+    Ok(Prepared { mount, subpath: below, target: spec.target.clone() })
+}
+
+impl PreparedMounts {
+    /// Parks what is only attached in part, and takes those parts (see [`parking_place`]).
+    pub(crate) fn take_parts(&self, root: BorrowedFd<'_>) -> Result<Ready<'_>, RuntimeError> {
+        let place = parking_place(root)?;
+        let mut mounts = Vec::with_capacity(2 + self.mounts.len());
+        attach(self.private.as_fd(), place.as_fd()).context("attach", "a tmpfs for /etc/hosts")?;
+        for (name, target) in [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts")] {
+            mounts.push((clone_at(self.private.as_fd(), name).context("provide", target)?, target));
+        }
+        let blank =
+            clone_at(self.private.as_fd(), "blank").context("provide", "an empty directory for masks")?;
+        attach(blank.as_fd(), place.as_fd()).context("attach", "an empty directory for masks")?;
+        for Prepared { mount, subpath, target } in &self.mounts {
+            let part = if subpath.is_empty() {
+                rustix::io::fcntl_dupfd_cloexec(mount, 3).context("open mount source", target)?
+            } else {
+                attach(mount.as_fd(), place.as_fd()).context("attach", subpath)?;
+                let below = open_in_root(mount.as_fd(), subpath, OFlags::PATH)
+                    .context("open mount source", subpath)?;
+                clone_at(below.as_fd(), "").context("mount", subpath)?
+            };
+            mounts.push((part, target));
+        }
+        Ok(Ready { mounts, blank })
+    }
+}
+
+impl Ready<'_> {
+    /// Attaches everything below `root`, in order, making missing targets and recording them.
+    pub(crate) fn attach(&self, root: BorrowedFd<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
+        self.mounts.iter().try_for_each(|(mount, target)| {
+            let stat = fstat(mount).context("check the mount source of", target)?;
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let mut made = Vec::new();
+            let at =
+                create_in_root(root, target, if is_dir { Leaf::Directory } else { Leaf::File }, &mut made);
+            Stub::record(made, stubs).context("record mount target", target)?;
+            let at = at.context("create mount target", target)?;
+            check_target(root, at.as_fd(), target)?;
+            attach(mount.as_fd(), at.as_fd()).context("mount", target)
+        })
+    }
+}
+
+/// A mount over the root, `/proc` or `/sys` would take the masks away (CVE-2019-16884, CVE-2023-27561).
+fn check_target(root: BorrowedFd<'_>, at: BorrowedFd<'_>, shown: &str) -> Result<(), RuntimeError> {
+    const SYSFS_MAGIC: u64 = 0x6265_6572;
+    let kind = fstatfs(at).context("check mount target", shown)?.f_type as u64;
+    let same = |a: Errno| RuntimeError::setup("check mount target", shown, a);
+    let (here, top) = (fstat(at).map_err(same)?, fstat(root).map_err(same)?);
+    if [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&kind)
+        || (here.st_dev, here.st_ino) == (top.st_dev, top.st_ino)
+    {
+        let message = format!("mount target {shown} is refused: nothing is mounted over /, /proc or /sys");
+        return Err(RuntimeError::refused(message));
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! `/proc`, `/sys` and `/dev` of a step, with what Docker hides of them.
+//!
+//! Devices: there may be no device cgroup, and Docker's default capabilities include `mknod`. What keeps a step
+//! from making a node of the machine's disk and opening it is `nodev` on every mount it can write to, `/dev`
+//! included; only the six usual nodes are mounted without it, one by one.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, statat, symlinkat,
+};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use crate::error::Context;
+use crate::resolve::own_directory;
+use crate::{RuntimeError, Spec, sys};
+
+/// Files and directories that Docker covers up.
+const MASKED_PROC: [&str; 10] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+];
+const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
+/// Parts of `/proc` that Docker makes read-only.
+const READONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
+const NODES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+const NOSUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
+const NODEV: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV;
+const NOEXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOEXEC;
+const RDONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
+
+/// A new filesystem, attached nowhere.
+pub(crate) fn new_filesystem(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What /proc/mounts names as device.
+    fsconfig_set_string(&context, "source", kind)?;
+    for (key, value) in options {
+        fsconfig_set_string(&context, *key, *value)?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Attaches a mount at an opened target: no path is walked, so nothing can be swapped in between (CVE-2021-30465).
+pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+/// Another mount of what lies at `path` below `dir`; the last component is not followed when it is a link.
+pub(crate) fn clone_at(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    if path.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    open_tree(dir, path, flags)
+}
+
+/// Opens something of our own filesystems for use as a target.
+fn target(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    openat(dir, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The step's `/proc` directory, on which mounts can be parked: what is attached here before [`mount_all`] ends up
+/// below the step's proc and out of sight. Before Linux 6.15 a mount must be attached somewhere to be cloned from.
+pub(crate) fn parking_place(root: BorrowedFd<'_>) -> Result<OwnedFd, RuntimeError> {
+    own_directory(root, "proc").context("open (it must be a directory, not a link)", "/proc")
+}
+
+/// Mounts all of it below `root`. `blank` is an empty directory on an attached tmpfs of ours.
+pub(crate) fn mount_all(
+    root: BorrowedFd<'_>,
+    spec: &Spec,
+    blank: BorrowedFd<'_>,
+) -> Result<(), RuntimeError> {
+    let proc = new_filesystem("proc", &[], NOSUID | NODEV | NOEXEC).context("mount", "/proc")?;
+    attach_own(root, "proc", &proc)?;
+    let sys = sysfs().context("mount", "/sys")?;
+    attach_own(root, "sys", &sys)?;
+    let null = devices(root, spec)?;
+
+    let masked =
+        MASKED_PROC.iter().map(|p| (&proc, "/proc", *p)).chain(MASKED_SYS.iter().map(|p| (&sys, "/sys", *p)));
+    for (dir, shown, path) in masked {
+        mask(dir.as_fd(), path, null.as_fd(), blank).context("mask", format!("{shown}/{path}"))?;
+    }
+    for path in READONLY_PROC {
+        make_readonly(proc.as_fd(), path).context("make read-only", format!("/proc/{path}"))?;
+    }
+    Ok(())
+}
+
+/// Attaches at a directory directly below the root that must not be a link (CVE-2019-19921).
+fn attach_own(root: BorrowedFd<'_>, name: &str, mount: &OwnedFd) -> Result<(), RuntimeError> {
+    let shown = format!("/{name}");
+    let target = own_directory(root, name).context("open (it must be a directory, not a link)", &shown)?;
+    attach(mount.as_fd(), target.as_fd()).context("mount", &shown)
+}
+
+/// A new sysfs, or the host's where mounting one is refused (a user namespace without its own network).
+fn sysfs() -> Result<OwnedFd, Errno> {
+    match new_filesystem("sysfs", &[], NOSUID | NODEV | NOEXEC | RDONLY) {
+        Err(Errno::PERM | Errno::BUSY) => {}
+        other => return other,
+    }
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let host = open_tree(CWD, "/sys", flags)?;
+    let all = sys::attr::RDONLY | sys::attr::NOSUID | sys::attr::NODEV | sys::attr::NOEXEC;
+    sys::set_mount_attributes(host.as_fd(), all, true)
+        .map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(host)
+}
+
+/// `/dev` with everything below it; gives back a mount of its `null`, verified.
+fn devices(root: BorrowedFd<'_>, spec: &Spec) -> Result<OwnedFd, RuntimeError> {
+    let shown = |name: &str| format!("/dev/{name}");
+    let strict = MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    let dev = new_filesystem("tmpfs", &[("mode", "755"), ("size", "65536k")], NOSUID | strict)
+        .context("mount", "/dev")?;
+    for (name, major, minor) in NODES {
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
+            .context("create device", shown(name))?;
+    }
+    for name in ["pts", "shm", "mqueue"] {
+        mkdirat(&dev, name, Mode::from_raw_mode(0o755)).context("create", shown(name))?;
+    }
+    for (name, to) in LINKS {
+        symlinkat(to, &dev, name).context("create link", shown(name))?;
+    }
+    attach_own(root, "dev", &dev)?;
+    // Nodes are mounts cloned while `/dev` still allows devices.
+    let nodes = NODES.map(|(name, ..)| clone_at(dev.as_fd(), name));
+    sys::set_mount_attributes(dev.as_fd(), sys::attr::NODEV, false)
+        .context("set mount attributes of", "/dev")?;
+    let mut null = None;
+    for ((name, ..), node) in NODES.iter().zip(nodes) {
+        let node = node.context("open device", shown(name))?;
+        let at = target(dev.as_fd(), name).context("open device", shown(name))?;
+        attach(node.as_fd(), at.as_fd()).context("mount", shown(name))?;
+        null.get_or_insert(node);
+    }
+    let size = spec.shm_size.to_string();
+    // A new instance is what every mount of devpts is (`newinstance` is history).
+    let pts = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    let below = [
+        ("pts", new_filesystem("devpts", &pts, NOSUID | NOEXEC)),
+        ("shm", new_filesystem("tmpfs", &[("mode", "1777"), ("size", &size)], NOSUID | NODEV | NOEXEC)),
+        ("mqueue", new_filesystem("mqueue", &[], NOSUID | NODEV | NOEXEC)),
+    ];
+    for (name, mount) in below {
+        let mount = match mount {
+            // A kernel without POSIX message queues.
+            Err(Errno::NODEV) if name == "mqueue" => continue,
+            other => other.context("mount", shown(name))?,
+        };
+        let at = target(dev.as_fd(), name).context("open", shown(name))?;
+        attach(mount.as_fd(), at.as_fd()).context("mount", shown(name))?;
+    }
+    let null = null.ok_or_else(|| RuntimeError::refused("no device nodes"))?;
+    verify_null(&null)?;
+    Ok(null)
+}
+
+/// A mask made of anything but the null device would show the step a file of its own choosing (CVE-2025-31133).
+fn verify_null(null: &OwnedFd) -> Result<(), RuntimeError> {
+    let stat = rustix::fs::fstat(null).context("check", "/dev/null")?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != makedev(1, 3) {
+        return Err(RuntimeError::refused(
+            "/dev/null is not the null device: refusing to mask /proc with it",
+        ));
+    }
+    Ok(())
+}
+
+fn mask(dir: BorrowedFd<'_>, path: &str, null: BorrowedFd<'_>, blank: BorrowedFd<'_>) -> Result<(), Errno> {
+    let at = match target(dir, path) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let stat = statat(&at, "", AtFlags::EMPTY_PATH)?;
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    // Both are read-only or harmless already: a clone keeps the attributes of what it is cloned from.
+    let cover = clone_at(if is_dir { blank } else { null }, "")?;
+    attach(cover.as_fd(), at.as_fd())
+}
+
+fn make_readonly(proc: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
+    let mount = match clone_at(proc, path) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let attributes = sys::attr::RDONLY | sys::attr::NOSUID | sys::attr::NODEV | sys::attr::NOEXEC;
+    sys::set_mount_attributes(mount.as_fd(), attributes, false)
+        .map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO)))?;
+    attach(mount.as_fd(), target(proc, path)?.as_fd())
+}

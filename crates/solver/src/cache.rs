@@ -1,0 +1,56 @@
+//! What the solver asks of a place that keeps results.
+
+use crate::{OpError, OperationKey};
+use async_trait::async_trait;
+use rbuild_oci::Digest;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Held while a step of one key runs; dropping it lets the next one in.
+pub type KeyGuard = Box<dyn Send + Sync>;
+
+/// A result to keep.
+#[derive(Debug)]
+pub struct CacheEntry<'a, T> {
+    /// The definition key.
+    pub key: Digest,
+    /// The operation's own key.
+    pub operation: &'a OperationKey,
+    /// See [`crate::Op::inputs_digest`].
+    pub inputs_digest: Option<Digest>,
+    /// Whether `output` stands on a parent that it depends on.
+    pub reads_parent: bool,
+    /// The definition keys of parent and inputs, for explanations.
+    pub needs: &'a [Digest],
+    /// As shown.
+    pub name: &'a str,
+    /// The result.
+    pub output: &'a T,
+    /// How long it took to make.
+    pub cost: Duration,
+}
+
+/// Keeps results by key. Reading and writing must be quick: one transaction, no network.
+#[async_trait]
+pub trait CacheStore<T>: Send + Sync {
+    /// Results under definition keys, in the order asked; only such that can be used as they are.
+    fn lookup(&self, keys: &[Digest]) -> Result<Vec<Option<T>>, OpError>;
+
+    /// Whether any result of this operation is kept, on whatever inputs. A cold build stops here.
+    fn knows_operation(&self, operation: &Digest) -> Result<bool, OpError>;
+
+    /// A result of the same operation on equal contents: the same inputs digest and, unless `parent` is `None`
+    /// because it is not read, a parent of equal content.
+    async fn lookup_content(
+        &self,
+        operation: &Digest,
+        inputs_digest: &Digest,
+        parent: Option<&T>,
+    ) -> Result<Option<T>, OpError>;
+
+    /// Keeps a result.
+    fn commit(&self, entry: CacheEntry<'_, T>) -> Result<(), OpError>;
+
+    /// Waits until no other step of this key runs, in this process or another.
+    async fn lock(&self, key: &Digest, cancel: &CancellationToken) -> Result<KeyGuard, OpError>;
+}

@@ -1,0 +1,57 @@
+//! Keys and their preimages.
+
+use rbuild_oci::Digest;
+use serde_json::Value;
+
+/// What decides an operation's output, except what it stands on and reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperationKey {
+    /// Digest of `preimage` (or of a longer form that it summarises).
+    pub digest: Digest,
+    /// The structured form, kept with the record so that a later miss can name its cause.
+    pub preimage: Value,
+}
+
+impl OperationKey {
+    /// The key of a value that is small enough to be its own preimage.
+    pub fn of(preimage: Value) -> Self {
+        let text = serde_json::to_vec(&preimage).expect("a JSON value serialises");
+        Self { digest: Digest::of([b"rbuild.op.v1\n", text.as_slice()].concat()), preimage }
+    }
+}
+
+/// The definition key: domain-separated SHA-256 over the operation key and the keys of parent and inputs, each with its
+/// position. `parent` is `None` for the empty root and for operations that do not read their parent.
+pub fn definition_key(operation: &Digest, parent: Option<&Digest>, inputs: &[Digest]) -> Digest {
+    let mut bytes = Vec::with_capacity(32 * (inputs.len() + 2) + 32);
+    bytes.extend_from_slice(b"rbuild.key.v1\n");
+    bytes.extend_from_slice(operation.as_bytes());
+    bytes.push(u8::from(parent.is_some()));
+    if let Some(parent) = parent {
+        bytes.extend_from_slice(parent.as_bytes());
+    }
+    for input in inputs {
+        bytes.extend_from_slice(input.as_bytes());
+    }
+    Digest::of(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parent_is_not_an_input() {
+        let (op, other) = (Digest::of("op"), Digest::of("other"));
+        assert_ne!(definition_key(&op, Some(&other), &[]), definition_key(&op, None, &[other]));
+        assert_ne!(definition_key(&op, None, &[]), definition_key(&op, Some(&other), &[]));
+    }
+
+    /// A change of this value invalidates every cache in the world: bump the version on purpose or not at all.
+    #[test]
+    fn the_encoding_is_stable() {
+        let key = definition_key(&Digest::of("op"), Some(&Digest::of("parent")), &[Digest::of("input")]);
+        assert_eq!(key.short(), "b534669588a2");
+        assert_eq!(OperationKey::of(serde_json::json!({"op": "exec"})).digest.short(), "5022bc361ae6");
+    }
+}

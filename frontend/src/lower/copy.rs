@@ -1,0 +1,257 @@
+//! COPY and ADD (A12, A-124 to A-127).
+
+use super::config::expand;
+use super::mounts::MAIN_CONTEXT;
+use super::remote::{Remote, classify};
+use super::state::{Root, State};
+use super::unsupported::Unsupported;
+use super::vertices::Inputs;
+use super::{Lowering, Outcome, names};
+use crate::ast::{AddInstruction, CopyInstruction, SourceContent, SourcesAndDest, Word};
+use crate::paths;
+use crate::quote::go_quote;
+use crate::shell::Lex;
+use crate::stage::Command;
+use rbuild_ir::{CopyOp, CopySource, Op, Unpack};
+
+/// What COPY and ADD have in common.
+struct Copying<'a> {
+    paths: &'a SourcesAndDest,
+    /// `None` is the main context.
+    from: Option<Root>,
+    chown: Option<String>,
+    chmod: Option<String>,
+    link: bool,
+    parents: bool,
+    excludes: &'a [Word],
+    unpack: Unpack,
+    is_add: bool,
+    checksum: Option<String>,
+    keep_git_dir: bool,
+}
+
+impl Lowering<'_, '_> {
+    pub(super) fn copy_instruction(
+        &mut self,
+        node: usize,
+        state: &mut State,
+        command: &Command<'_>,
+        copy: &CopyInstruction,
+    ) -> Outcome {
+        let lex = self.plan.lex;
+        let chown = flag(state, &lex, copy.chown.as_ref())?;
+        let chmod = flag(state, &lex, copy.chmod.as_ref())?;
+        let from = match command.sources.first().copied().flatten() {
+            None => None,
+            Some(source) => match self.finished(source) {
+                Some(source) => Some(source.root.clone()),
+                None => {
+                    let from = copy.from.as_ref().map(Word::as_str).unwrap_or_default();
+                    return Err(format!(
+                        "cannot copy from stage {}, it needs to be defined before current stage {}",
+                        go_quote(from),
+                        go_quote(&self.plan.nodes[node].shown)
+                    ));
+                }
+            },
+        };
+        let copying = Copying {
+            paths: &copy.paths,
+            from,
+            chown,
+            chmod,
+            link: copy.link,
+            parents: copy.parents,
+            excludes: &copy.excludes,
+            unpack: Unpack::Never,
+            is_add: false,
+            checksum: None,
+            keep_git_dir: false,
+        };
+        self.copy(node, state, command, copying)
+    }
+
+    pub(super) fn add_instruction(
+        &mut self,
+        node: usize,
+        state: &mut State,
+        command: &Command<'_>,
+        add: &AddInstruction,
+    ) -> Outcome {
+        let lex = self.plan.lex;
+        let chown = flag(state, &lex, add.chown.as_ref())?;
+        let chmod = flag(state, &lex, add.chmod.as_ref())?;
+        let checksum = flag(state, &lex, add.checksum.as_ref())?;
+        let copying = Copying {
+            paths: &add.paths,
+            from: None,
+            chown,
+            chmod,
+            link: add.link,
+            parents: false,
+            excludes: &add.excludes,
+            unpack: match add.unpack {
+                None => Unpack::Auto,
+                Some(true) => Unpack::Always,
+                Some(false) => Unpack::Never,
+            },
+            is_add: true,
+            checksum,
+            keep_git_dir: add.keep_git_dir == Some(true),
+        };
+        self.copy(node, state, command, copying)
+    }
+
+    fn copy(
+        &mut self,
+        node: usize,
+        state: &mut State,
+        command: &Command<'_>,
+        copying: Copying<'_>,
+    ) -> Outcome {
+        let lex = self.plan.lex;
+        let lines = command.instruction.lines;
+        let sources: Vec<String> =
+            copying.paths.sources.iter().map(|word| expand(state, &lex, word)).collect::<Outcome<_>>()?;
+        let dest = expand(state, &lex, &copying.paths.dest)?;
+        let contents: Vec<(String, String)> =
+            copying.paths.contents.iter().map(|content| inline(state, content)).collect::<Outcome<_>>()?;
+        self.spent += contents.iter().map(|(_, data)| data.len()).sum::<usize>();
+        if let Some(chmod) = &copying.chmod {
+            check_chmod(chmod)?;
+        }
+        check_checksum(copying.checksum.as_deref(), &sources)?;
+        for source in &sources {
+            let refused = match (classify(source), copying.is_add) {
+                (Remote::No, _) => continue,
+                (Remote::Http, false) => return Err("source can't be a URL for COPY".into()),
+                (Remote::Git, false) => return Err("source can't be a git ref for COPY".into()),
+                (Remote::Http, true) => Unsupported::AddUrl,
+                (Remote::Git, true) => Unsupported::AddGit,
+            };
+            self.refuse(refused, lines);
+        }
+
+        if copying.keep_git_dir && sources.iter().all(|source| classify(source) == Remote::No) {
+            self.refuse(Unsupported::KeepGitDir, lines);
+        }
+
+        let shown = names::shown(&command.instruction.original, &lex, &state.env);
+        let name = names::prefixed(&self.plan, node, state, &shown);
+        let created_by = created_by(&copying, &sources, &contents, &dest);
+        let mut inputs = Inputs::default();
+        let from = match &copying.from {
+            Some(root) => inputs.source(root),
+            None => rbuild_ir::Source::Context(MAIN_CONTEXT.into()),
+        };
+        let source_path = |path: &String| CopySource::Path {
+            from: from.clone(),
+            path: if copying.parents { with_pivot(path) } else { paths::clean(&paths::copy_source(path)) },
+        };
+        let files = contents.into_iter().map(|(name, data)| CopySource::Inline { name, data });
+        let op = Op::Copy(CopyOp {
+            sources: sources.iter().map(source_path).chain(files).collect(),
+            dest: paths::copy_dest_clean(&state.cwd, &dest),
+            // --link with --chmod is a normal copy.
+            link: copying.link && copying.chmod.is_none(),
+            chown: copying.chown,
+            chmod: copying.chmod,
+            parents: copying.parents,
+            exclude: copying.excludes.iter().map(|word| word.value.clone()).collect(),
+            unpack: copying.unpack,
+            is_add: copying.is_add,
+        });
+        let layer = self.add_layer(node, state, op, inputs.vertices(), name, lines);
+        state.commit_layer(created_by, Some(layer));
+        Ok(())
+    }
+}
+
+/// An expanded flag; empty is as good as not written.
+fn flag(state: &State, lex: &Lex, word: Option<&Word>) -> Outcome<Option<String>> {
+    let value = word.map(|word| expand(state, lex, word)).transpose()?;
+    Ok(value.filter(|value| !value.is_empty()))
+}
+
+/// A heredoc's file name and content. Bodies are expanded with `\` as escape and quotes as they are.
+fn inline(state: &State, content: &SourceContent) -> Outcome<(String, String)> {
+    let name = content.path.value.clone();
+    if !content.expand {
+        return Ok((name, content.data.clone()));
+    }
+    let lex = Lex { skip_process_quotes: true, ..Lex::new('\\') };
+    let data = lex.word(&content.data, &state.env).map_err(|error| error.to_string())?;
+    Ok((name, data))
+}
+
+fn created_by(
+    copying: &Copying<'_>,
+    sources: &[String],
+    contents: &[(String, String)],
+    dest: &str,
+) -> String {
+    let mut text = String::from(if copying.is_add { "ADD" } else { "COPY" });
+    if copying.parents {
+        text.push_str(" --parents");
+    }
+    for (flag, value) in [("chown", &copying.chown), ("chmod", &copying.chmod)] {
+        if let Some(value) = value {
+            text.push_str(&format!(" --{flag}={value}"));
+        }
+    }
+    for source in sources {
+        text.push_str(&format!(" {source}"));
+    }
+    for (name, _) in contents {
+        text.push_str(&format!(" <<{name}"));
+    }
+    format!("{text} {dest} # buildkit")
+}
+
+/// A source of `--parents`: the part before the pivot `/./` is not kept below the destination.
+fn with_pivot(source: &str) -> String {
+    match source.split_once("/./") {
+        Some((before, kept)) => {
+            let before = paths::clean(&paths::copy_source(before));
+            let kept = paths::clean(&paths::copy_source(kept));
+            format!("{}/.{kept}", before.trim_end_matches('/'))
+        }
+        None => paths::clean(&paths::copy_source(source)),
+    }
+}
+
+/// Octal up to 07777, or symbolic.
+pub(super) fn check_chmod(chmod: &str) -> Outcome {
+    let not_octal =
+        || format!("invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777");
+    let octal = !chmod.is_empty() && chmod.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+    match u32::from_str_radix(chmod, 8) {
+        Ok(mode) if mode <= 0o7777 && !chmod.starts_with('+') => Ok(()),
+        Ok(_) if !chmod.starts_with('+') => Err(not_octal()),
+        _ if octal || chmod.starts_with(|c: char| c.is_ascii_digit()) => Err(not_octal()),
+        _ if is_symbolic_mode(chmod) => Ok(()),
+        _ => Err("invalid syntax".into()),
+    }
+}
+
+/// `[ugoa…][-+=][perms…],…` as chmod(1) reads it.
+fn is_symbolic_mode(text: &str) -> bool {
+    text.split(',').all(|clause| {
+        let ops = clause.trim_start_matches(['u', 'g', 'o', 'a']);
+        let mut rest = ops;
+        while let Some(after) = rest.strip_prefix(['-', '+', '=']) {
+            let copied = after.strip_prefix(['u', 'g', 'o']);
+            rest = copied.unwrap_or_else(|| after.trim_start_matches(['r', 'w', 'x', 'X', 's', 't']));
+        }
+        !ops.is_empty() && rest.is_empty()
+    })
+}
+
+fn check_checksum(checksum: Option<&str>, sources: &[String]) -> Outcome {
+    match (checksum, sources) {
+        (None, _) => Ok(()),
+        (Some(_), [source]) if classify(source) != Remote::No => Ok(()),
+        (Some(_), [_]) => Err("checksum requires HTTP(S) or Git sources".into()),
+        (Some(_), _) => Err("checksum can't be specified for multiple sources".into()),
+    }
+}

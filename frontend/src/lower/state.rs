@@ -1,0 +1,185 @@
+//! What is known at one point of a stage.
+
+use super::config_env;
+use crate::env::{Env, Lookup};
+use crate::paths;
+use rbuild_ir::{HistoryEntry, NetworkMode, VertexDigest};
+use rbuild_oci::{ImageConfig, Platform};
+
+/// PATH of an image that sets none.
+pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Comment of history entries.
+const COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// A root filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Root {
+    Empty,
+    /// The result of a vertex.
+    Vertex(usize),
+    /// A local named context, not copied into a root yet.
+    Context(String),
+}
+
+/// The state of a stage after some of its instructions.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) root: Root,
+    /// Variables for expansion and RUN: the config's, then ARGs and ENVs in order.
+    pub(super) env: Env,
+    pub(super) config: ImageConfig,
+    /// New entries, after the base's in `config`.
+    pub(super) history: Vec<HistoryEntry>,
+    pub(super) cwd: String,
+    pub(super) platform: Platform,
+    pub(super) network: NetworkMode,
+    /// ARGs declared so far; a name may come twice.
+    pub(super) build_args: Vec<(String, Option<String>)>,
+    /// Steps numbered so far.
+    pub(super) step: usize,
+    /// CMD was given in this stage.
+    pub(super) cmd_set: bool,
+    /// The current instruction is a trigger.
+    pub(super) on_build: bool,
+}
+
+impl State {
+    /// The start of a stage on an image.
+    pub(super) fn of_image(config: ImageConfig, platform: Platform) -> Self {
+        Self {
+            root: Root::Empty,
+            env: Env::new(),
+            config,
+            history: Vec::new(),
+            cwd: "/".into(),
+            platform,
+            network: NetworkMode::Default,
+            build_args: Vec::new(),
+            step: 0,
+            cmd_set: false,
+            on_build: false,
+        }
+    }
+
+    /// The start of a stage without an image.
+    pub(super) fn scratch(platform: Platform, root: Root) -> Self {
+        let mut config = ImageConfig {
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            variant: platform.variant.clone(),
+            ..ImageConfig::default()
+        };
+        config.config.env = Some(vec![format!("PATH={DEFAULT_PATH}")]);
+        config.config.working_dir = Some("/".into());
+        if let Some(version) = &platform.os_version {
+            config.other.insert("os.version".into(), version.as_str().into());
+        }
+        Self { root, ..Self::of_image(config, platform) }
+    }
+
+    /// The start of a stage that stands on this one.
+    pub(super) fn child(&self) -> Self {
+        let mut child = Self { step: 0, cmd_set: false, ..self.clone() };
+        child.config.config.on_build = None;
+        child
+    }
+
+    /// What every stage does before its first instruction.
+    pub(super) fn begin(&mut self, network: NetworkMode) {
+        if !config_env(&self.config).any(|(name, _)| name == "PATH") {
+            self.config.config.env.get_or_insert_default().push(format!("PATH={DEFAULT_PATH}"));
+        }
+        for (name, value) in config_env(&self.config) {
+            self.env.set(name, value);
+        }
+        if let Some(dir) = self.config.config.working_dir.clone().filter(|dir| !dir.is_empty()) {
+            self.set_dir(&paths::workdir(&dir, &dir));
+        }
+        self.network = network;
+    }
+
+    pub(super) fn set_dir(&mut self, dir: &str) {
+        self.cwd = dir.to_owned();
+        self.config.config.working_dir = Some(dir.to_owned());
+    }
+
+    pub(super) fn user(&self) -> &str {
+        self.config.config.user.as_deref().unwrap_or_default()
+    }
+
+    /// ENV: sets a variable of the config and of later steps.
+    pub(super) fn set_env(&mut self, name: &str, value: &str) {
+        self.env.set(name, value);
+        let env = self.config.config.env.get_or_insert_default();
+        let pair = format!("{name}={value}");
+        match env.iter_mut().find(|old| crate::env::split_pair(old).0 == name) {
+            Some(old) => *old = pair,
+            None => env.push(pair),
+        }
+    }
+
+    /// SHELL, or the default one.
+    pub(super) fn with_shell(&self, text: &str) -> Vec<String> {
+        let mut argv = match &self.config.config.shell {
+            Some(shell) if !shell.is_empty() => shell.clone(),
+            _ => vec!["/bin/sh".into(), "-c".into()],
+        };
+        argv.push(text.to_owned());
+        argv
+    }
+
+    /// Adds a history entry without a layer.
+    pub(super) fn commit(&mut self, created_by: String) {
+        self.commit_layer(created_by, None);
+    }
+
+    /// Adds a history entry; `vertex` made its layer.
+    pub(super) fn commit_layer(&mut self, created_by: String, vertex: Option<VertexDigest>) {
+        self.history.push(HistoryEntry { created_by, comment: COMMENT.into(), vertex });
+    }
+
+    /// `|N k=v …` of a RUN's history entry: declared ARGs with the values they have now.
+    pub(super) fn arg_prefix(&self) -> String {
+        let mut shown = Env::new();
+        for (name, value) in &self.build_args {
+            shown.set(name, self.env.get(name).or(value.as_deref()).unwrap_or_default());
+        }
+        let pairs: Vec<String> = shown.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        if pairs.is_empty() { String::new() } else { format!("|{} {}", pairs.len(), pairs.concat()) }
+    }
+
+    /// Roughly the memory that a copy of this state takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.env.bytes() + self.history.iter().map(entry_bytes).sum::<usize>()
+    }
+
+    /// Roughly the memory that the last instruction took: its history entry, and a step's copy of the environment.
+    pub(super) fn last_bytes(&self) -> usize {
+        let Some(last) = self.history.last() else { return 0 };
+        entry_bytes(last) + if last.vertex.is_some() { self.env.bytes() } else { 0 }
+    }
+
+    /// `--platform` decides what the image says it is for (B-003).
+    pub(super) fn set_platform(&mut self, platform: &Platform) {
+        let config = &mut self.config;
+        let same = config.os == platform.os && config.architecture == platform.architecture;
+        config.os.clone_from(&platform.os);
+        config.architecture.clone_from(&platform.architecture);
+        if platform.variant.is_some() || !same {
+            config.variant.clone_from(&platform.variant);
+        }
+        match &platform.os_version {
+            Some(version) => {
+                config.other.insert("os.version".into(), version.as_str().into());
+            }
+            None if !same => {
+                config.other.remove("os.version");
+            }
+            None => {}
+        }
+    }
+}
+
+fn entry_bytes(entry: &HistoryEntry) -> usize {
+    size_of::<HistoryEntry>() + entry.created_by.len() + entry.comment.len()
+}

@@ -1,0 +1,114 @@
+//! The vertices made so far.
+
+use super::state::Root;
+use crate::ast::LineRange;
+use rbuild_ir::{CopyOp, CopySource, Op, Source, Unpack, Vertex, VertexDigest};
+
+/// Vertices with their edges. Equal ones are kept apart: they may belong to different stages.
+#[derive(Default)]
+pub(super) struct Vertices {
+    list: Vec<Made>,
+}
+
+struct Made {
+    vertex: Vertex,
+    /// The parent, then the inputs.
+    edges: Vec<usize>,
+}
+
+/// Inputs of a vertex that is being put together.
+#[derive(Default)]
+pub(super) struct Inputs(Vec<usize>);
+
+impl Inputs {
+    /// How an operation refers to a root.
+    pub(super) fn source(&mut self, root: &Root) -> Source {
+        match root {
+            Root::Empty => Source::Empty,
+            Root::Context(name) => Source::Context(name.clone()),
+            Root::Vertex(vertex) => match self.0.iter().position(|input| input == vertex) {
+                Some(index) => Source::Input(index),
+                None => {
+                    self.0.push(*vertex);
+                    Source::Input(self.0.len() - 1)
+                }
+            },
+        }
+    }
+
+    pub(super) fn vertices(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl Vertices {
+    pub(super) fn add(
+        &mut self,
+        op: Op,
+        parent: Option<usize>,
+        inputs: &[usize],
+        name: String,
+        stage: String,
+        lines: LineRange,
+    ) -> usize {
+        let mut vertex = Vertex::new(
+            op,
+            parent.map(|parent| self.digest(parent)),
+            inputs.iter().map(|input| self.digest(*input)).collect(),
+        );
+        vertex.name = name;
+        vertex.stage = stage;
+        vertex.lines = line(lines.start)..line(lines.end + usize::from(lines.end > 0));
+        let edges = parent.into_iter().chain(inputs.iter().copied()).collect();
+        self.list.push(Made { vertex, edges });
+        self.list.len() - 1
+    }
+
+    pub(super) fn digest(&self, vertex: usize) -> VertexDigest {
+        self.list[vertex].vertex.digest
+    }
+
+    /// The vertex of a root; a local context becomes one by copying it into the empty root.
+    pub(super) fn root(&mut self, root: &Root, stage: &str) -> Option<usize> {
+        let name = match root {
+            Root::Empty => return None,
+            Root::Vertex(vertex) => return Some(*vertex),
+            Root::Context(name) => name,
+        };
+        let op = Op::Copy(CopyOp {
+            sources: vec![CopySource::Path { from: Source::Context(name.clone()), path: "/".into() }],
+            dest: "/".into(),
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: Unpack::Never,
+            is_add: false,
+        });
+        let shown = format!("[context {name}] load from client");
+        Some(self.add(op, None, &[], shown, stage.to_owned(), LineRange::default()))
+    }
+
+    /// Those that `root` needs, each after its parent and inputs.
+    pub(super) fn into_order(self, root: Option<usize>) -> Vec<Vertex> {
+        let mut list: Vec<_> = self.list.into_iter().map(|made| (Some(made.vertex), made.edges)).collect();
+        let mut entered = vec![false; list.len()];
+        let mut out = Vec::new();
+        let mut open: Vec<(usize, bool)> = root.into_iter().map(|root| (root, false)).collect();
+        while let Some((index, done)) = open.pop() {
+            if done {
+                out.extend(list[index].0.take());
+            } else if !std::mem::replace(&mut entered[index], true) {
+                open.push((index, true));
+                open.extend(list[index].1.iter().rev().map(|edge| (*edge, false)));
+            }
+        }
+        out
+    }
+}
+
+/// Line numbers that don't fit are as good as none.
+fn line(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}

@@ -1,0 +1,408 @@
+//! Stages and what they need: names, dependencies, cycles, the target and what it reaches (A4).
+
+use crate::args;
+use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Stage};
+use crate::diagnostic::Diagnostic;
+use crate::env::{Env, Lookup};
+use crate::lower::options::Contexts;
+use crate::lower::{ImageRequest, LowerOptions, NamedContext, mount_from};
+use crate::quote::go_quote;
+use crate::shell::Lex;
+use crate::suggest::{suggest, with_suggestion};
+use rbuild_oci::{Platform, Reference};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+/// An instruction with the stages or images that its flags refer to.
+#[derive(Debug, Clone)]
+pub(crate) struct Command<'a> {
+    pub(crate) instruction: Cow<'a, Instruction>,
+    /// One per `--from` (COPY) or `--mount` (RUN), by position.
+    pub(crate) sources: Vec<Option<usize>>,
+    /// It is a trigger of the base.
+    pub(crate) on_build: bool,
+}
+
+/// A stage, or an image that is only read from.
+#[derive(Debug)]
+pub(crate) struct Node<'a> {
+    /// The name after AS.
+    pub(crate) name: Option<String>,
+    /// The name in progress lines; empty when there is one stage only.
+    pub(crate) shown: String,
+    /// FROM's image after expansion.
+    pub(crate) base_name: String,
+    /// The earlier stage that FROM names.
+    pub(crate) base: Option<usize>,
+    /// `--platform`.
+    pub(crate) platform: Option<Platform>,
+    /// The named context that replaces the stage.
+    pub(crate) context: Option<(String, NamedContext)>,
+    /// FROM's lines, or those of the instruction that reads the image.
+    pub(crate) lines: LineRange,
+    pub(crate) commands: Vec<Command<'a>>,
+    /// Steps that are counted in progress lines.
+    pub(crate) total: usize,
+    /// Not a stage: an image named by `--from`.
+    pub(crate) image_only: bool,
+    deps: Vec<(usize, LineRange)>,
+}
+
+impl Node<'_> {
+    /// Whether its instructions are carried out: it is no image, and no context replaces it.
+    pub(crate) fn is_stage(&self) -> bool {
+        !self.image_only && self.context.is_none()
+    }
+}
+
+/// What a node starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Scratch,
+    Stage(usize),
+    /// A local named context.
+    Local(String),
+    /// An image; with the name of the named context it came from.
+    Image(ImageRequest, Option<String>),
+}
+
+/// All stages with their dependencies.
+pub(crate) struct Plan<'a> {
+    pub(crate) options: &'a LowerOptions,
+    pub(crate) lex: Lex,
+    pub(crate) globals: Env,
+    pub(crate) epoch: Option<i64>,
+    pub(crate) nodes: Vec<Node<'a>>,
+    pub(crate) target: usize,
+    contexts: Contexts,
+    by_name: HashMap<String, usize>,
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(dockerfile: &'a Dockerfile, options: &'a LowerOptions) -> Result<Self, Diagnostic> {
+        if dockerfile.stages.is_empty() {
+            return Err(Diagnostic::error("dockerfile contains no stages to build", LineRange::default()));
+        }
+        let lex = Lex::new(dockerfile.directives.escape);
+        let mut globals = args::global_args(dockerfile, options, &lex)?;
+        let contexts = Contexts::new(&options.contexts);
+        let is_context = |name: &str| contexts.find(name, options.platform()).is_some();
+        let epoch = args::epoch(&globals, options, dockerfile, is_context)?;
+        if let (Some(epoch), true) = (epoch, globals.get(args::EPOCH).is_some()) {
+            globals.set(args::EPOCH, &epoch.to_string());
+        }
+        let mut plan = Self {
+            options,
+            lex,
+            globals,
+            epoch,
+            nodes: Vec::new(),
+            target: 0,
+            contexts,
+            by_name: HashMap::new(),
+        };
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            plan.add_stage(index, stage)?;
+        }
+        plan.target = plan.find_target()?;
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            for instruction in &stage.commands {
+                let command = plan.command(index, Cow::Borrowed(instruction), false)?;
+                plan.nodes[index].commands.push(command);
+            }
+        }
+        plan.check_cycles()?;
+        if let [only] = &mut plan.nodes[..] {
+            only.shown.clear();
+        }
+        Ok(plan)
+    }
+
+    fn add_stage(&mut self, index: usize, stage: &'a Stage) -> Result<(), Diagnostic> {
+        let lines = stage.instruction.lines;
+        let written = stage.from.image.as_str();
+        let base_name = self.expand_global(written, lines)?;
+        if base_name.is_empty() {
+            let message = format!("base name ({written}) should not be blank");
+            return Err(Diagnostic::error(message, lines).with_span(stage.from.image.span));
+        }
+        let platform = self.stage_platform(stage, lines)?;
+        let context = stage.name.as_deref().and_then(|name| {
+            let platform = platform.as_ref().unwrap_or(self.options.platform());
+            self.contexts.find(name, platform).cloned()
+        });
+        let base = self.by_name.get(&base_name).copied().filter(|_| context.is_none());
+        let from = usize::from(base_name != "scratch" && base.is_none());
+        let steps = stage.commands.iter().filter(|command| is_step(&command.kind)).count();
+        let total = if context.is_some() { 0 } else { from + steps };
+        self.nodes.push(Node {
+            name: stage.name.clone(),
+            shown: stage.name.clone().unwrap_or_else(|| format!("stage-{index}")),
+            base_name,
+            base,
+            platform,
+            context,
+            lines,
+            commands: Vec::new(),
+            total,
+            image_only: false,
+            deps: Vec::new(),
+        });
+        if let Some(name) = &stage.name {
+            self.by_name.insert(name.to_lowercase(), index);
+        }
+        Ok(())
+    }
+
+    fn expand_global(&self, word: &str, lines: LineRange) -> Result<String, Diagnostic> {
+        self.lex.word(word, &self.globals).map_err(|error| Diagnostic::error(error.to_string(), lines))
+    }
+
+    /// FROM's `--platform` (A-037).
+    fn stage_platform(&self, stage: &Stage, lines: LineRange) -> Result<Option<Platform>, Diagnostic> {
+        let Some(word) = &stage.from.platform else { return Ok(None) };
+        let written = word.as_str();
+        if written.is_empty() {
+            return Ok(None);
+        }
+        let expansion = self
+            .lex
+            .process(written, &self.globals)
+            .map_err(|error| Diagnostic::error(error.to_string(), lines))?;
+        let suggestion =
+            expansion.unmatched.iter().find_map(|name| suggest(name, self.globals.names(), true));
+        let suggestion = suggestion.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
+        let error = |message| Diagnostic::error(message, lines).with_span(word.span);
+        if expansion.result.is_empty() {
+            return Err(error(format!("empty platform value from expression {written}{suggestion}")));
+        }
+        expansion
+            .result
+            .parse()
+            .map(Some)
+            .map_err(|reason| error(format!("failed to parse platform {written}: {reason}{suggestion}")))
+    }
+
+    fn find_target(&self) -> Result<usize, Diagnostic> {
+        let Some(target) = &self.options.target else { return Ok(self.nodes.len() - 1) };
+        self.by_name.get(&target.to_lowercase()).copied().ok_or_else(|| {
+            let message = format!("target stage {} could not be found", go_quote(target));
+            Diagnostic::error(with_suggestion(message, target, self.names(), true), LineRange::default())
+        })
+    }
+
+    /// Stage names as shown.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().map(|node| node.shown.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// Resolves the flags of an instruction of `node` that name stages or images.
+    fn command(
+        &mut self,
+        node: usize,
+        instruction: Cow<'a, Instruction>,
+        on_build: bool,
+    ) -> Result<Command<'a>, Diagnostic> {
+        let lines = instruction.lines;
+        let mut sources = Vec::new();
+        match &instruction.kind {
+            InstructionKind::Copy(copy) => {
+                if let Some(from) = copy.from.as_ref().filter(|from| !from.as_str().is_empty()) {
+                    sources.push(Some(self.copy_from(from.as_str(), lines)?));
+                }
+            }
+            InstructionKind::Run(run) => {
+                for mount in &run.mounts {
+                    let from = mount_from(mount.as_str()).filter(|from| !from.is_empty());
+                    if from.is_none() {
+                        // BuildKit counts these as stages: it shows in step names and in `--from=<index>`.
+                        self.image("scratch", lines);
+                    }
+                    sources.push(from.map(|from| self.named_source(&from, lines)));
+                }
+            }
+            _ => {}
+        }
+        self.nodes[node].deps.extend(sources.iter().flatten().map(|source| (*source, lines)));
+        Ok(Command { instruction, sources, on_build })
+    }
+
+    /// COPY's `--from`: an index, a stage or an image (A-034, A-040).
+    fn copy_from(&mut self, from: &str, lines: LineRange) -> Result<usize, Diagnostic> {
+        let error = |message: String| Diagnostic::error(message, lines);
+        if self.lex.word(from, &Env::new()).map_err(|reason| error(reason.to_string()))? != from {
+            let message = "variable expansion is not supported for --from, define a new stage with FROM \
+                           using ARG from global scope as a workaround";
+            return Err(error(message.into()));
+        }
+        match from.parse::<i64>() {
+            Ok(index) => usize::try_from(index)
+                .ok()
+                .filter(|index| *index < self.nodes.len())
+                .ok_or_else(|| error(format!("invalid stage index {index}"))),
+            Err(_) => Ok(self.named_source(from, lines)),
+        }
+    }
+
+    /// The stage called `from`, else a new node for the image.
+    fn named_source(&mut self, from: &str, lines: LineRange) -> usize {
+        if let Some(&stage) = self.by_name.get(&from.to_lowercase()) {
+            return stage;
+        }
+        self.image(from, lines)
+    }
+
+    /// A new node for an image that is read from.
+    fn image(&mut self, name: &str, lines: LineRange) -> usize {
+        self.nodes.push(Node {
+            name: None,
+            shown: String::new(),
+            base_name: name.to_owned(),
+            base: None,
+            platform: None,
+            context: None,
+            lines,
+            commands: Vec::new(),
+            total: 0,
+            image_only: true,
+            deps: Vec::new(),
+        });
+        self.nodes.len() - 1
+    }
+
+    /// Puts ONBUILD triggers in front of a stage's instructions (A-134). True when they refer to further nodes.
+    pub(crate) fn add_triggers(&mut self, node: usize, triggers: &[String]) -> Result<bool, Diagnostic> {
+        let lines = self.nodes[node].lines;
+        let mut commands = Vec::with_capacity(triggers.len());
+        let mut new_deps = false;
+        for trigger in triggers {
+            let mut instruction =
+                crate::parse_onbuild(trigger).map_err(|error| Diagnostic { lines, ..error })?;
+            instruction.lines = lines;
+            let command = self.command(node, Cow::Owned(instruction), true)?;
+            new_deps |= !command.sources.is_empty();
+            commands.push(command);
+        }
+        let node = &mut self.nodes[node];
+        node.total += commands.len();
+        commands.append(&mut node.commands);
+        node.commands = commands;
+        Ok(new_deps)
+    }
+
+    /// The triggers that a stage leaves for those which stand on it.
+    pub(crate) fn triggers_of(&self, node: usize) -> Vec<String> {
+        let commands = self.nodes[node].commands.iter();
+        commands
+            .filter_map(|command| match &command.instruction.kind {
+                InstructionKind::OnBuild(on_build) => Some(on_build.expression.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Refuses stages that copy from each other in a circle (A-039).
+    fn check_cycles(&self) -> Result<(), Diagnostic> {
+        let mut visited = vec![false; self.nodes.len()];
+        let mut on_path = vec![false; self.nodes.len()];
+        for start in 0..self.nodes.len() {
+            // Each entry: a node and how many of its dependencies were looked at.
+            let mut path = vec![(start, 0)];
+            while let Some((node, next)) = path.last_mut() {
+                let node = *node;
+                if *next == 0 {
+                    if visited[node] {
+                        path.pop();
+                        continue;
+                    }
+                    visited[node] = true;
+                    on_path[node] = true;
+                }
+                let Some(&(dep, _)) = self.nodes[node].deps.get(*next) else {
+                    on_path[node] = false;
+                    path.pop();
+                    continue;
+                };
+                *next += 1;
+                if on_path[dep] {
+                    let (node, next) = path[path.len() - 1];
+                    let lines = self.nodes[node].deps[next - 1].1;
+                    let name = &self.nodes[start].shown;
+                    let message = format!("circular dependency detected on stage: {name}");
+                    return Err(Diagnostic::error(message, lines));
+                }
+                if !visited[dep] {
+                    path.push((dep, 0));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes that the target needs, in file order.
+    pub(crate) fn reachable(&self) -> BTreeSet<usize> {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![self.target];
+        while let Some(node) = open.pop() {
+            if seen.insert(node) {
+                let node = &self.nodes[node];
+                open.extend(node.base);
+                open.extend(node.deps.iter().map(|(dep, _)| *dep));
+            }
+        }
+        seen
+    }
+
+    /// What a node starts from; an error when its image's name is none.
+    pub(crate) fn origin(&self, index: usize) -> Result<Origin, Diagnostic> {
+        let node = &self.nodes[index];
+        let platform = node.platform.as_ref().unwrap_or(self.options.platform());
+        if let Some(context) = &node.context {
+            return self.context_origin(context, platform, node.lines);
+        }
+        if let Some(base) = node.base {
+            return Ok(Origin::Stage(base));
+        }
+        if node.base_name == "scratch" {
+            return Ok(Origin::Scratch);
+        }
+        let reference: Reference = node.base_name.parse().map_err(|error| {
+            let name = go_quote(&node.base_name);
+            Diagnostic::error(format!("failed to parse stage name {name}: {error}"), node.lines)
+        })?;
+        let reference = reference.with_default_tag().to_string();
+        match self.contexts.find(&reference, platform) {
+            Some(context) => self.context_origin(context, platform, node.lines),
+            None => Ok(Origin::Image(ImageRequest { reference, platform: platform.clone() }, None)),
+        }
+    }
+
+    fn context_origin(
+        &self,
+        (name, context): &(String, NamedContext),
+        platform: &Platform,
+        lines: LineRange,
+    ) -> Result<Origin, Diagnostic> {
+        let NamedContext::Image(text) = context else { return Ok(Origin::Local(name.clone())) };
+        let reference = if text.starts_with("oci-layout://") {
+            text.clone()
+        } else {
+            let reference: Reference = text.parse().map_err(|error| {
+                Diagnostic::error(format!("invalid image of build context {name}: {error}"), lines)
+            })?;
+            reference.with_default_tag().to_string()
+        };
+        Ok(Origin::Image(ImageRequest { reference, platform: platform.clone() }, Some(name.clone())))
+    }
+}
+
+/// Whether an instruction is counted in progress lines.
+fn is_step(kind: &InstructionKind) -> bool {
+    matches!(
+        kind,
+        InstructionKind::Run(_)
+            | InstructionKind::Copy(_)
+            | InstructionKind::Add(_)
+            | InstructionKind::Workdir(_)
+    )
+}
