@@ -15,7 +15,7 @@ use crate::stubs;
 use crate::wire::{self, ExitStatus, Outcome, Report, Usage};
 use crate::{Network, RuntimeError, Scratch, Spec, exec, mounts, overlay, sys, user};
 
-/// The name (argv[0]) under which the builder's executable is started as supervisor.
+/// The name (first argument) under which the builder's executable is started as supervisor.
 pub const INIT_ARG0: &str = "rbuild-init";
 
 /// Exit code of a supervisor that was started by hand.
