@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+/// Bytes of a variable besides its name and value.
+const ENTRY: usize = size_of::<(String, String)>();
+
 /// Looks variables up.
 pub trait Lookup {
     /// The value of `name`; `None` when it is unset.
@@ -30,7 +33,7 @@ impl Env {
                 self.list[at].1 = value.to_owned();
             }
             None => {
-                self.bytes += name.len() + value.len();
+                self.bytes += ENTRY + name.len() + value.len();
                 self.index.insert(name.to_owned(), self.list.len());
                 self.list.push((name.to_owned(), value.to_owned()));
             }
@@ -47,7 +50,7 @@ impl Env {
         self.list.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Bytes that names and values take together.
+    /// Roughly the bytes that a copy of the variables takes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -215,7 +215,8 @@ fn errors_name_their_line() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
-    let text = "FROM debian\nADD https://example.com/a /\nRUN --security=insecure x\nADD git@h:x.git /\n";
+    let text = "FROM debian\nADD https://example.com/a /\nRUN --security=insecure x\nADD git@h:x.git /\n\
+                ADD --keep-git-dir=true a /\n";
     let diagnostics = lowered(text, &options()).unwrap_err();
     let refused: Vec<_> = diagnostics.iter().map(|d| (d.message.as_str(), d.lines.start)).collect();
     assert_eq!(
@@ -224,6 +225,7 @@ fn what_is_not_built_yet_is_refused_by_name() {
             ("ADD of a URL is not supported yet", 2),
             ("RUN --security=insecure is not supported yet", 3),
             ("ADD of a git repository is not supported yet", 4),
+            ("ADD --keep-git-dir is not supported yet", 5),
         ]
     );
     assert!(diagnostics.iter().all(|diagnostic| diagnostic.help.is_some()));
@@ -277,4 +279,15 @@ fn cut_off_files_do_no_harm() {
             }
         }
     }
+}
+
+/// Work grows with the file, not with its square.
+#[test]
+fn many_instructions() {
+    let mut text = String::from("FROM debian AS base\nARG A=1\n");
+    for i in 0..5000 {
+        text.push_str(&format!("RUN step {i}\nCOPY --from=image{i} /a /b{i}\nENV V=$A{i}\n"));
+    }
+    text.push_str("FROM base\nCOPY --from=base / /\n");
+    assert_eq!(lowered(&text, &options()).unwrap().vertices.len(), 15_002);
 }

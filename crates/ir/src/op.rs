@@ -26,7 +26,7 @@ pub struct ImageOp {
     pub manifest: Digest,
     /// Platform it was chosen for.
     pub platform: Platform,
-    /// Name as resolved, for people (`docker.io/library/debian:12`).
+    /// Name as asked for (`docker.io/library/debian:12`, or `oci-layout://…` of a named context).
     #[serde(skip)]
     pub reference: String,
 }
@@ -93,7 +93,7 @@ pub struct ExecOp {
 /// One `RUN --mount`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mount {
-    /// Absolute target.
+    /// Absolute target; empty for a secret that is a variable only.
     pub target: String,
     /// What is mounted.
     pub kind: MountKind,
@@ -157,7 +157,7 @@ pub enum MountKind {
 pub struct CopyOp {
     /// Copied in order.
     pub sources: Vec<CopySource>,
-    /// Absolute destination; a trailing `/` (or `/.`) means a directory.
+    /// Absolute and clean destination; a trailing `/` says that it has to be a directory.
     pub dest: String,
     /// `--chown` after expansion, as written.
     pub chown: Option<String>,

@@ -27,6 +27,7 @@ struct Copying<'a> {
     unpack: Unpack,
     is_add: bool,
     checksum: Option<String>,
+    keep_git_dir: bool,
 }
 
 impl Lowering<'_, '_> {
@@ -65,6 +66,7 @@ impl Lowering<'_, '_> {
             unpack: Unpack::Never,
             is_add: false,
             checksum: None,
+            keep_git_dir: false,
         };
         self.copy(node, state, command, copying)
     }
@@ -95,6 +97,7 @@ impl Lowering<'_, '_> {
             },
             is_add: true,
             checksum,
+            keep_git_dir: add.keep_git_dir == Some(true),
         };
         self.copy(node, state, command, copying)
     }
@@ -127,6 +130,10 @@ impl Lowering<'_, '_> {
                 (Remote::Git, true) => Unsupported::AddGit,
             };
             self.refuse(refused, lines);
+        }
+
+        if copying.keep_git_dir && sources.iter().all(|source| classify(source) == Remote::No) {
+            self.refuse(Unsupported::KeepGitDir, lines);
         }
 
         let shown = names::shown(&command.instruction.original, &lex, &state.env);

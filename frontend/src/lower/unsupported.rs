@@ -9,8 +9,10 @@ use crate::diagnostic::Diagnostic;
 pub(crate) enum Unsupported {
     /// `ADD https://…` (A-115, with `--checksum` A-116).
     AddUrl,
-    /// `ADD` of a git repository (A-117, with `--keep-git-dir` and `--checksum`).
+    /// `ADD` of a git repository (A-117, with `--checksum`).
     AddGit,
+    /// `ADD --keep-git-dir` of something that does not look like a repository.
+    KeepGitDir,
     /// `RUN --device`.
     Device,
     /// `RUN --security=insecure`.
@@ -30,6 +32,7 @@ impl Unsupported {
                 "ADD of a git repository",
                 "clone it in a RUN, or pass a checkout with --build-context and COPY --from it",
             ),
+            Self::KeepGitDir => ("ADD --keep-git-dir", "remove the flag"),
             Self::Device => ("RUN --device", "remove the flag"),
             Self::Insecure => ("RUN --security=insecure", "run the step without the flag"),
             Self::EpochOfSource => {
