@@ -41,11 +41,12 @@ pub enum BuildError {
         registry: bool,
     },
     /// A step failed.
-    #[error("{excerpt}failed to solve: {source}")]
+    #[error("failed to solve: {source}")]
     Step {
         /// The step as shown.
         name: String,
-        /// Its lines in the Dockerfile, with what stands around them; ends in a line end. Empty if it has none.
+        /// Its lines in the Dockerfile, with what stands around them: to be shown before the message. Ends in a line end;
+        /// empty if the step has no lines.
         excerpt: String,
         /// What went wrong.
         source: OpError,

@@ -139,10 +139,15 @@ fn metadata(result: &BuildResult) -> serde_json::Value {
     value
 }
 
-/// A failing step's whole output comes before the error.
+/// A failing step's whole output and its lines in the Dockerfile come before the error.
 fn explain(error: BuildError, summary: &Summary) -> anyhow::Error {
-    if let (BuildError::Step { .. }, Some(step)) = (&error, &summary.failed) {
-        report::failed_step(step);
+    if let BuildError::Step { excerpt, .. } = &error {
+        if let Some(step) = summary.failed.as_ref().filter(|step| !step.output.is_empty()) {
+            report::failed_step(step);
+        }
+        if !excerpt.is_empty() {
+            report::line(excerpt.trim_end());
+        }
     }
     error.into()
 }
