@@ -18,7 +18,11 @@ pub(crate) struct Figures {
 impl Figures {
     /// Of two commands, one after the other.
     pub(crate) fn then(self, next: Self) -> Self {
-        Self { wall: self.wall + next.wall, cpu: self.cpu + next.cpu, rss_mib: self.rss_mib.max(next.rss_mib) }
+        Self {
+            wall: self.wall + next.wall,
+            cpu: self.cpu + next.cpu,
+            rss_mib: self.rss_mib.max(next.rss_mib),
+        }
     }
 }
 
@@ -62,7 +66,8 @@ fn children_cpu() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Fields after the parenthesised name; cutime and cstime are the 16th and 17th of the whole line (proc(5)).
     let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: f64 = after_name.split_whitespace().skip(13).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    let ticks: f64 =
+        after_name.split_whitespace().skip(13).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
