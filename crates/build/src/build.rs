@@ -32,6 +32,8 @@ pub struct Environment {
     pub registry: ClientConfig,
     /// Content of the machine's /etc/resolv.conf, for RUN steps.
     pub resolv_conf: String,
+    /// Soft limit of open files for RUN steps; `None` leaves them the builder's.
+    pub open_files: Option<u64>,
 }
 
 /// What a build made.
@@ -100,6 +102,7 @@ fn engine(
         compression: request.compression,
         epoch: image.source_date_epoch.filter(|_| request.rewrite_timestamp),
         resolv_conf: environment.resolv_conf.clone(),
+        open_files: environment.open_files,
         shm_size: request.shm_size,
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         cancel: cancel.clone(),

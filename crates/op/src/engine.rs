@@ -54,6 +54,8 @@ pub struct EngineSettings {
     pub epoch: Option<i64>,
     /// `/etc/resolv.conf` of RUN steps.
     pub resolv_conf: String,
+    /// Soft limit of open files of RUN steps that no `--ulimit` says otherwise for.
+    pub open_files: Option<u64>,
     /// Size of `/dev/shm` of RUN steps in bytes.
     pub shm_size: Option<u64>,
     /// Whether RUN --network=host was granted.
