@@ -15,6 +15,7 @@ mod dockerfile;
 mod error;
 mod image;
 mod images;
+mod kind;
 mod layout;
 mod lower;
 mod outputs;

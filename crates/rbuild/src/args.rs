@@ -89,7 +89,14 @@ pub(crate) struct BuildArgs {
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// How to show progress
-    #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", hide_env = true, value_name = "TYPE", default_value = "auto")]
+    #[arg(
+        long,
+        value_enum,
+        env = "BUILDKIT_PROGRESS",
+        hide_env = true,
+        value_name = "TYPE",
+        default_value = "auto"
+    )]
     pub(crate) progress: ProgressArg,
     /// Write the image's digest to a file
     #[arg(long, value_name = "FILE")]
