@@ -1,6 +1,6 @@
 //! The pipeline.
 
-use crate::contexts::open_contexts;
+use crate::contexts::Contexts;
 use crate::dockerfile::{Inputs, read_inputs};
 use crate::error::BuildError;
 use crate::image::{Documents, ImageLayer, documents};
@@ -32,6 +32,8 @@ pub struct Environment {
     pub registry: ClientConfig,
     /// Content of the machine's /etc/resolv.conf, for RUN steps.
     pub resolv_conf: String,
+    /// Soft limit of open files for RUN steps; `None` leaves them the builder's.
+    pub open_files: Option<u64>,
 }
 
 /// What a build made.
@@ -71,8 +73,9 @@ pub async fn build(
     let images = Arc::new(images);
     let definition = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
+    let contexts = Contexts::open(&request, &mut inputs, &store)?;
     let build = Build {
-        engine: Arc::new(engine(environment, &request, &mut inputs, &store, &images, &definition.image, &cancel)?),
+        engine: Arc::new(engine(environment, &request, &contexts, &store, &images, &definition.image, &cancel)),
         names: names(&request),
         pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request)).map(Arc::new),
         request,
@@ -80,23 +83,26 @@ pub async fn build(
         reporter,
         cancel,
     };
-    build.run(Arc::new(plan), &definition, &inputs).await
+    let built = build.run(Arc::new(plan), &definition, &inputs).await;
+    contexts.remember();
+    built
 }
 
 fn engine(
     environment: &Environment,
     request: &BuildRequest,
-    inputs: &mut Inputs,
+    contexts: &Contexts,
     store: &Store,
     images: &Arc<Images>,
     image: &ImageResult,
     cancel: &CancellationToken,
-) -> Result<Engine, BuildError> {
+) -> Engine {
     let settings = EngineSettings {
-        contexts: open_contexts(request, inputs, store)?,
+        contexts: contexts.sources.clone(),
         compression: request.compression,
         epoch: image.source_date_epoch.filter(|_| request.rewrite_timestamp),
         resolv_conf: environment.resolv_conf.clone(),
+        open_files: environment.open_files,
         shm_size: request.shm_size,
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         cancel: cancel.clone(),
@@ -105,7 +111,7 @@ fn engine(
     for (manifest, layers) in images.layers() {
         engine.know_image(manifest, layers);
     }
-    Ok(engine)
+    engine
 }
 
 /// The names the image gets in the store.

@@ -3,7 +3,7 @@
 use crate::dockerfile::{Inputs, named_context_rules};
 use crate::error::BuildError;
 use crate::request::{BuildRequest, NamedContext};
-use rbuild_context::{Filter, Ignore, LocalContext};
+use rbuild_context::{Filter, Ignore, LocalContext, StatCache};
 use rbuild_op::LocalSource;
 use rbuild_store::Store;
 use std::collections::BTreeMap;
@@ -13,30 +13,60 @@ use std::sync::Arc;
 /// The main context's name.
 pub(crate) const MAIN: &str = "context";
 
-/// Opens the main context and all named local ones.
-pub(crate) fn open_contexts(
-    request: &BuildRequest,
-    inputs: &mut Inputs,
-    store: &Store,
-) -> Result<BTreeMap<String, LocalSource>, BuildError> {
-    let mut opened = BTreeMap::new();
-    let main = match &inputs.context {
-        Some(dir) => open(dir, inputs.ignore.take(), request, store)?,
-        None => LocalSource { tree: Arc::new(rbuild_snapshot::ChainView::new(Vec::new())), ignore: None },
-    };
-    opened.insert(MAIN.to_owned(), main);
-    for (name, context) in &request.named_contexts {
-        if let NamedContext::Directory(dir) = context {
-            opened.insert(name.clone(), open(dir, named_context_rules(dir)?, request, store)?);
-        }
-    }
-    Ok(opened)
+/// The local contexts of a build.
+#[derive(Default)]
+pub(crate) struct Contexts {
+    /// As the operations see them, by name.
+    pub(crate) sources: BTreeMap<String, LocalSource>,
+    opened: Vec<Arc<LocalContext>>,
 }
 
-fn open(dir: &Path, ignore: Option<Ignore>, request: &BuildRequest, store: &Store) -> Result<LocalSource, BuildError> {
-    let failed = |source| BuildError::Io { action: "cannot open the build context", path: dir.display().to_string(), source };
-    let ignore = ignore.map(Arc::new);
-    let filter = ignore.clone().map(|ignore| ignore as Arc<dyn Filter>);
-    let context = LocalContext::open(dir, filter).map_err(failed)?.reset_owner(true);
-    Ok(LocalSource { tree: Arc::new(context), ignore })
+impl Contexts {
+    /// Opens the main context and all named local ones.
+    pub(crate) fn open(request: &BuildRequest, inputs: &mut Inputs, store: &Store) -> Result<Self, BuildError> {
+        let mut contexts = Self::default();
+        match &inputs.context {
+            Some(dir) => contexts.add(MAIN, dir, inputs.ignore.take(), request, store)?,
+            None => {
+                let tree = Arc::new(rbuild_snapshot::ChainView::new(Vec::new()));
+                contexts.sources.insert(MAIN.to_owned(), LocalSource { tree, ignore: None });
+            }
+        }
+        for (name, context) in &request.named_contexts {
+            if let NamedContext::Directory(dir) = context {
+                contexts.add(name, dir, named_context_rules(dir)?, request, store)?;
+            }
+        }
+        Ok(contexts)
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        dir: &Path,
+        ignore: Option<Ignore>,
+        request: &BuildRequest,
+        store: &Store,
+    ) -> Result<(), BuildError> {
+        let ignore = ignore.map(Arc::new);
+        let filter = ignore.clone().map(|ignore| ignore as Arc<dyn Filter>);
+        let cache = request.stat_cache.then(|| StatCache::open(store.stat_cache_dir(), dir));
+        let opened = LocalContext::open(dir, filter, cache).map_err(|source| BuildError::Io {
+            action: "cannot open the build context",
+            path: dir.display().to_string(),
+            source,
+        })?;
+        let opened = Arc::new(opened.reset_owner(true));
+        let tree = Arc::clone(&opened) as Arc<dyn rbuild_tree::Tree>;
+        self.sources.insert(name.to_owned(), LocalSource { tree, ignore });
+        self.opened.push(opened);
+        Ok(())
+    }
+
+    /// Remembers the digests that were found. A failure costs the next build some time and nothing else.
+    pub(crate) fn remember(&self) {
+        for context in &self.opened {
+            drop(context.save_stat_cache());
+        }
+    }
 }

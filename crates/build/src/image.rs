@@ -23,8 +23,6 @@ pub(crate) struct Documents {
     pub(crate) config_digest: Digest,
     /// `config.created`.
     pub(crate) created: Option<String>,
-    /// The config, parsed.
-    pub(crate) parsed: ImageConfig,
 }
 
 /// Makes the documents. Errors only if a value cannot be serialised.
@@ -44,7 +42,7 @@ pub(crate) fn documents(image: &ImageResult, layers: &[ImageLayer]) -> serde_jso
     let mut descriptor = Descriptor::new(media_type::OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64);
     descriptor.platform = Some(image.platform.clone());
     let created = config.created.clone();
-    Ok(Documents { config: config_bytes, manifest, descriptor, config_digest, created, parsed: config })
+    Ok(Documents { config: config_bytes, manifest, descriptor, config_digest, created })
 }
 
 /// B-006: top-level keys sorted, Go's escapes.

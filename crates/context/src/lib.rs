@@ -4,9 +4,13 @@ mod filter;
 pub mod glob;
 pub mod ignore;
 mod local;
+mod memo;
+mod order;
 pub mod pattern;
+mod stat_cache;
 
 pub use filter::{Everything, Filter};
 pub use ignore::{Ignore, IgnoreError};
 pub use local::LocalContext;
 pub use pattern::{Matcher, PatternError};
+pub use stat_cache::StatCache;

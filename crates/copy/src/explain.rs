@@ -97,7 +97,7 @@ fn differences(old: &KeyEntry, new: &KeyEntry) -> Vec<KeyChangeKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::context;
+    use crate::tests::context_of;
     use crate::{key_entries, selection_digest};
     use rbuild_tree::MemTree;
 
@@ -106,13 +106,13 @@ mod tests {
         let old = MemTree::new().file("a", "1").file("b", "2").file("c", "3").file("e", "").file("l", "");
         let new =
             MemTree::new().file("a", "x").file("b", "2").mode(0o755).file("d", "3").dir("e").file("l", "");
-        let key = |tree: &MemTree| key_entries(&[context(tree, ".")]);
+        let key = |tree: &MemTree| key_entries(&[context_of(tree, ".")]);
         let shown = |limit| -> Vec<String> {
             key_changes(&key(&old), &key(&new), limit).iter().map(ToString::to_string).collect()
         };
         assert_eq!(shown(9), ["a content", "b mode 644→755", "-c", "+d", "e type"]);
         assert_eq!(shown(2).len(), 2);
         assert!(key_changes(&key(&old), &key(&old), 9).is_empty());
-        assert_ne!(selection_digest(&[context(&old, ".")]), selection_digest(&[context(&new, ".")]));
+        assert_ne!(selection_digest(&[context_of(&old, ".")]), selection_digest(&[context_of(&new, ".")]));
     }
 }

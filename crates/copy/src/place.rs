@@ -140,13 +140,14 @@ impl<'a> Placer<'a> {
             let existing = if entry.dest.is_root() {
                 self.view.stat(&path)?
             } else {
-                while dirs.last().is_some_and(|dir| !is_in(&path, &dir.dest)) {
+                while dirs.last().is_some_and(|dir| !path.starts_with(&dir.dest)) {
                     dirs.pop();
                 }
                 if dirs.is_empty() {
                     dirs.push(Dir { dest: target.clone(), children: self.view.children(target)? });
                 }
-                match dirs.last().filter(|dir| path.parent().as_ref() == Some(&dir.dest)) {
+                // Every directory comes before what it holds, so that the last one is the parent.
+                match dirs.last() {
                     Some(dir) => self.view.stat_child(&path, &dir.children)?,
                     None => self.view.stat(&path)?,
                 }
@@ -200,8 +201,4 @@ impl<'a> Placer<'a> {
 /// The entries that others are hard links to.
 fn linked(root: &Root) -> HashSet<&TreePath> {
     root.entries.iter().filter_map(|entry| entry.hard_link_to.as_ref()).collect()
-}
-
-fn is_in(path: &TreePath, dir: &TreePath) -> bool {
-    path.strip_prefix(dir).is_some_and(|rest| !rest.is_root())
 }

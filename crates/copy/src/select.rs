@@ -198,7 +198,7 @@ fn below(
         if meta.kind == FileKind::Socket {
             continue;
         }
-        while dirs.last().is_some_and(|dir| dest.strip_prefix(&dir.dest).is_none()) {
+        while dirs.last().is_some_and(|dir| !dest.starts_with(&dir.dest)) {
             dirs.pop();
         }
         let wanted = include.is_none_or(|(_, include)| include.matches(dest.as_bytes()))

@@ -2,6 +2,7 @@
 
 mod archive;
 mod chmod;
+mod context;
 mod key;
 mod place;
 mod properties;
@@ -17,7 +18,7 @@ pub(crate) fn path(text: &str) -> TreePath {
 }
 
 /// Selects like COPY from a build context: owner 0:0.
-pub(crate) fn context(tree: &MemTree, source: &str) -> Selection {
+pub(crate) fn context_of(tree: &MemTree, source: &str) -> Selection {
     let options = SelectOptions { ownership: Ownership::Set(0, 0), ..SelectOptions::default() };
     select(tree, source, &options).unwrap()
 }
@@ -40,7 +41,7 @@ pub(crate) fn copy(
     tree: &MemTree,
     options: &PlaceOptions,
 ) -> Result<Vec<LayerEntry>, CopyError> {
-    let selections: Vec<_> = sources.iter().map(|one| context(source, one)).collect();
+    let selections: Vec<_> = sources.iter().map(|one| context_of(source, one)).collect();
     let layer = place(&selections, dest, tree, options)?;
     check_layer(&layer, (!options.link).then_some(tree));
     Ok(layer)

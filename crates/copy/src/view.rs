@@ -153,7 +153,7 @@ impl<'a> View<'a> {
     /// Forgets what was written below `path`, which stops being a directory.
     pub(crate) fn clear_below(&mut self, path: &TreePath) {
         for node in &mut self.nodes {
-            if !node.removed && node.path != *path && node.path.strip_prefix(path).is_some() {
+            if !node.removed && node.path != *path && node.path.starts_with(path) {
                 node.removed = true;
                 self.index.remove(&node.path);
             }

@@ -26,7 +26,7 @@ pub use read::{
     MAX_LINK_BYTES, MAX_PATH_BYTES, MAX_PAX_BYTES, MAX_SPARSE_SEGMENTS, MAX_XATTR_BYTES, TarEntry, TarKind,
     TarReader, read_tar,
 };
-pub use unpack::{Limits, MAX_ENTRIES, MAX_UNPACKED_BYTES, Unpacked, unpack_layer};
+pub use unpack::{Limits, MAX_DIRECTORY_BYTES, MAX_ENTRIES, MAX_UNPACKED_BYTES, Unpacked, unpack_layer};
 
 /// Prefix of the tar name of a whiteout (image-spec, layer.md "Whiteouts").
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";

@@ -54,6 +54,8 @@ pub struct EngineSettings {
     pub epoch: Option<i64>,
     /// `/etc/resolv.conf` of RUN steps.
     pub resolv_conf: String,
+    /// Soft limit of open files of RUN steps that no `--ulimit` says otherwise for.
+    pub open_files: Option<u64>,
     /// Size of `/dev/shm` of RUN steps in bytes.
     pub shm_size: Option<u64>,
     /// Whether RUN --network=host was granted.
@@ -170,7 +172,7 @@ impl Engine {
 
     fn stored_layer(&self, id: &LayerId) -> Result<Layer, OpError> {
         let Some(row) = self.store.layer(id)? else { return Ok(Layer::stored(*id, None)) };
-        if row.kind == LayerKind::Built {
+        if row.kind != LayerKind::Pulled {
             return Ok(Layer::stored(*id, Some(from_epoch(row.created, row.created_nanos))));
         }
         let layer = Layer::stored(*id, None);
@@ -334,18 +336,28 @@ impl Engine {
                 return Ok::<_, OpError>(packed_layer(&row));
             }
             let _turn = self.packing.acquire().await.expect("the semaphore is never closed");
+            // Another process may be at the same layer.
+            let key = Digest::of([b"pack\n", &layer.id.as_bytes()[..]].concat());
+            let _lock = crate::cache::lock_key(&self.store, &key, &step.cancel, || {}).await?;
+            if let Some(row) = self.store.packed(&layer.id, &codec, self.settings.epoch)? {
+                return Ok(packed_layer(&row));
+            }
             let entries = self.entries_of_top(root, step).await?;
-            let packed = self.pack(layer, entries).await?;
+            let packed = self.pack(layer, entries, step.cancel.clone()).await?;
             self.now_owned(layer)?;
             Ok(packed)
         });
         packed.await.cloned()
     }
 
-    async fn pack(&self, layer: &Arc<Layer>, entries: Entries) -> Result<PackedLayer, OpError> {
+    async fn pack(
+        &self,
+        layer: &Arc<Layer>,
+        entries: Entries,
+        cancel: CancellationToken,
+    ) -> Result<PackedLayer, OpError> {
         let (store, row, written) = (self.store.clone(), written_row(layer), layer.recipe.is_some());
         let options = PackOptions { compression: self.settings.compression, epoch: self.settings.epoch };
-        let cancel = self.settings.cancel.clone();
         blocking(move || -> Result<PackedLayer, OpError> {
             let mut writer = store.ingest_unhashed()?;
             let entries = entries.as_slice().iter().map(|entry| match cancel.is_cancelled() {

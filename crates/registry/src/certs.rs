@@ -4,6 +4,7 @@ use crate::config::ClientConfig;
 use crate::error::RegistryError;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Largest PEM file that is read, in bytes.
@@ -91,7 +92,9 @@ fn problem(path: &Path, message: impl std::fmt::Display) -> RegistryError {
 fn list(directory: &Path) -> Result<Option<Vec<PathBuf>>, RegistryError> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(problem(directory, error)),
     };
     let mut files = Vec::new();

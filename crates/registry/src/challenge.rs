@@ -110,4 +110,20 @@ mod tests {
     fn a_huge_header_is_cut() {
         assert!(parse(&"Basic ".repeat(100_000)).len() < 4096);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_header_is_survived(header in "(Bearer|Basic|[ ,=\"\\\\a-z\u{e4}]){0,20}") {
+            for challenge in parse(&header) {
+                proptest::prop_assert!(!challenge.scheme.is_empty());
+            }
+        }
+
+        #[test]
+        fn what_is_quoted_comes_back(realm in "[ -~]{0,30}") {
+            let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
+            let found = parse(&format!("Basic realm=\"{quoted}\""));
+            proptest::prop_assert_eq!(found[0].params.get("realm"), Some(&realm));
+        }
+    }
 }

@@ -139,3 +139,61 @@ impl ClientConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(values: &[(&str, &str)]) -> ClientConfig {
+        ClientConfig::from_values(|name| {
+            values.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn files_follow_the_usual_variables() {
+        for (values, files) in [
+            (&[][..], &[][..]),
+            (
+                &[("HOME", "/home/me")],
+                &["/home/me/.docker/config.json", "/home/me/.config/containers/auth.json"],
+            ),
+            (
+                &[
+                    ("HOME", "/h"),
+                    ("DOCKER_CONFIG", "/d"),
+                    ("REGISTRY_AUTH_FILE", "/a"),
+                    ("XDG_RUNTIME_DIR", "/r"),
+                ],
+                &["/a", "/d/config.json", "/r/containers/auth.json", "/h/.config/containers/auth.json"],
+            ),
+            (
+                &[("HOME", "/h"), ("DOCKER_CONFIG", "")],
+                &["/h/.docker/config.json", "/h/.config/containers/auth.json"],
+            ),
+        ] {
+            let found: Vec<_> =
+                from(values).credential_files.iter().map(|p| p.display().to_string()).collect();
+            assert_eq!(found, files);
+        }
+        assert_eq!(from(&[]).certs_dirs.len(), 2);
+        assert_eq!(from(&[("HOME", "/h")]).certs_dirs.len(), 4);
+    }
+
+    #[test]
+    fn proxies_and_certificates_are_taken_over() {
+        let config = from(&[
+            ("https_proxy", "http://p:1"),
+            ("HTTP_PROXY", "http://P:2"),
+            ("http_proxy", "http://p:2"),
+            ("NO_PROXY", "a,b"),
+            ("SSL_CERT_FILE", "/f.pem"),
+            ("SSL_CERT_DIR", "/c:/d"),
+        ]);
+        assert_eq!(config.proxies.https.as_deref(), Some("http://p:1"));
+        assert_eq!(config.proxies.http.as_deref(), Some("http://P:2"));
+        assert_eq!(config.proxies.no_proxy.as_deref(), Some("a,b"));
+        assert_eq!(config.ca_file, Some("/f.pem".into()));
+        assert_eq!(config.ca_dirs, [PathBuf::from("/c"), PathBuf::from("/d")]);
+    }
+}

@@ -76,6 +76,16 @@ pub enum RegistryError {
         /// What the registry said.
         message: String,
     },
+    /// An index has nothing for the platform.
+    #[error("{target}: no match for platform in manifest: {wanted} (available: {available})")]
+    NoPlatform {
+        /// About what.
+        target: Box<Target>,
+        /// The platform asked for.
+        wanted: String,
+        /// The platforms that the index has.
+        available: String,
+    },
     /// The bytes are not those that were asked for; nothing of them may be used.
     #[error(
         "{target}: digest mismatch: expected {expected}, the registry sent {found} (damaged in the registry or on the way; try again or ask its operator)"

@@ -111,4 +111,12 @@ mod tests {
             assert_eq!(retry_after(header, now), wait.map(Duration::from_secs), "{header}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_header_is_survived(text in "[<>;,=\"a-zA-Z0-9 :/*-]{0,40}") {
+            let _ = (next_link(&text), content_range(&text), retry_after(&text, UNIX_EPOCH));
+            let _ = (content_range(&format!("bytes {text}")), http_date(&format!("Sun, {text}")));
+        }
+    }
 }

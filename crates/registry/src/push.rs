@@ -84,8 +84,9 @@ impl Client {
 async fn exists(session: &Session<'_>, descriptor: &Descriptor) -> Result<bool, RegistryError> {
     let url = session.url(&format!("blobs/{}", descriptor.digest)).await?;
     let response = session.send(&Request::new(Method::HEAD, url), &[200, 404]).await?;
-    // A wrong length would be another blob, or a registry that lost a part of it: send it again.
-    Ok(response.status() == 200 && response.length().is_none_or(|length| length == descriptor.size))
+    // A wrong length would be a registry that lost a part of it: send it again. Some say 0 for "not told".
+    let told = response.length().filter(|length| *length > 0);
+    Ok(response.status() == 200 && told.is_none_or(|length| length == descriptor.size))
 }
 
 enum Mount {

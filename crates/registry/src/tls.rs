@@ -8,6 +8,11 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Unused connections are closed before usual servers and load balancers do it (60 s and more): a request
+/// that meets a closed one costs a retry.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 
 /// The roots of trust that all hosts share; read on first use.
 #[derive(Debug, Default)]
@@ -61,6 +66,7 @@ pub(crate) fn pool(
         .referer(false)
         .user_agent(&config.user_agent)
         .connect_timeout(config.timeouts.connect)
+        .pool_idle_timeout(IDLE_CONNECTION)
         .pool_max_idle_per_host(config.connections.max(1))
         .no_proxy();
     if key.proxied {

@@ -154,7 +154,13 @@ pub(crate) async fn send(
             counters: inner.counters.clone(),
             permit: None,
         }),
-        Err(error) => Err(classify(error, target, &address)),
+        Err(error) => {
+            let mut failure = classify(error, target, &address);
+            if let RegistryError::Timeout { waited, .. } = &mut failure.error {
+                *waited = timeouts.connect;
+            }
+            Err(failure)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::mount::MountAttrFlags;
 
 use crate::error::Context;
 use crate::overlay::mount_chain;
-use crate::resolve::{Leaf, create_in_root, open_in_root, open_source};
+use crate::resolve::{Leaf, PROC_SUPER_MAGIC, create_in_root, open_in_root, open_source};
 use crate::stubs::Stub;
 use crate::system::{attach, clone_at, new_filesystem, parking_place};
 use crate::{MountKind, MountSpec, RuntimeError, Spec, sys};
@@ -64,7 +64,10 @@ fn prepare_one(spec: &MountSpec) -> Result<Prepared, RuntimeError> {
     let mut below = String::new();
     let (mount, attributes) = match &spec.kind {
         MountKind::Bind { source, subpath } => {
-            let shown = source.join(subpath.trim_start_matches('/')).to_string_lossy().into_owned();
+            let mut shown = source.to_string_lossy().into_owned();
+            if !subpath.is_empty() {
+                shown = format!("{shown}/{}", subpath.trim_start_matches('/'));
+            }
             let opened = open_source(source, subpath).context("open mount source", &shown)?;
             (clone_at(opened.as_fd(), "").context("mount", &shown)?, readonly)
         }
@@ -133,7 +136,6 @@ impl Ready<'_> {
 
 /// A mount over the root, `/proc` or `/sys` would take the masks away (CVE-2019-16884, CVE-2023-27561).
 fn check_target(root: BorrowedFd<'_>, at: BorrowedFd<'_>, shown: &str) -> Result<(), RuntimeError> {
-    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     const SYSFS_MAGIC: u64 = 0x6265_6572;
     let kind = fstatfs(at).context("check mount target", shown)?.f_type as u64;
     let same = |a: Errno| RuntimeError::setup("check mount target", shown, a);

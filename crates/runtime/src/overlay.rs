@@ -136,7 +136,7 @@ impl Layers {
             fsconfig_set_string(&context, "workdir", escape(work, &['\\'])).map_err(refused)?;
             fsconfig_set_flag(&context, VOLATILE).map_err(refused)?;
         }
-        for (key, value) in PLAIN {
+        for (key, value) in PLAIN.into_iter().chain([("source", "overlay")]) {
             fsconfig_set_string(&context, key, value).map_err(refused)?;
         }
         fsconfig_create(&context).map_err(refused)?;

@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat, statat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, openat, openat2, readlinkat,
+    statat,
 };
 use rustix::io::Errno;
 
@@ -24,6 +25,9 @@ pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> R
     }
     Err(Errno::AGAIN)
 }
+
+/// `f_type` of procfs.
+pub(crate) const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// What the last component of a created path becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +104,10 @@ impl Walk {
                 }
                 other => other?,
             };
+            // Nothing can be made below /proc, and its links are not to be followed.
+            if fstatfs(&fd)?.f_type as u64 == PROC_SUPER_MAGIC {
+                return Err(Errno::NOENT);
+            }
             match FileType::from_raw_mode(fstat(&fd)?.st_mode) {
                 FileType::Symlink => self.follow(&fd)?,
                 FileType::Directory => self.stack.push(fd),

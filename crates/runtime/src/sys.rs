@@ -121,18 +121,29 @@ pub(crate) unsafe fn close_from(first: libc::c_uint) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) })
 }
 
+/// `struct sigaction` of the kernel, whose size is the C library's business elsewhere.
+#[repr(C)]
+struct KernelSigaction {
+    words: [usize; 4],
+}
+
 /// Default disposition for every signal and none blocked: whatever the builder was started with
 /// (`nohup`, Rust's ignored SIGPIPE) must not reach the step.
 pub(crate) fn reset_signals() {
-    // SAFETY: SIG_DFL installs no handler, and both structures are valid when zeroed. Signals that cannot be
-    // changed (SIGKILL, SIGSTOP, those of the C library) give an error that means nothing here.
+    const SIGSET_SIZE: usize = 8;
+    // All zero is SIG_DFL without flags and mask.
+    let default = KernelSigaction { words: [0; 4] };
+    let none = [0u8; SIGSET_SIZE];
+    // SAFETY: both structures are at least as large as the kernel reads (handler, flags, restorer, mask) and outlive
+    // the calls; SIG_DFL installs no handler. The C library's own signals (32, 33), which its wrapper would refuse,
+    // have no user in a process that is about to execute. SIGKILL and SIGSTOP give an error that means nothing here.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
-        for signal in 1..32 {
-            libc::sigaction(signal, &default, ptr::null_mut());
+        for signal in 1..=64 {
+            let nothing = ptr::null_mut::<KernelSigaction>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, nothing, SIGSET_SIZE);
         }
-        let none: libc::sigset_t = std::mem::zeroed();
-        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+        let nothing = ptr::null_mut::<u8>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none.as_ptr(), nothing, SIGSET_SIZE);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Random changes through a real overlay mount: the view, the diff and the directory made from the diff must all show
 //! what the kernel shows.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use proptest::prelude::*;
 use rbuild_oci::Digest;
 use rbuild_snapshot::{
@@ -91,7 +93,11 @@ fn apply(root: &Path, change: &Change) {
     let real = |path: &str| std::fs::symlink_metadata(at(path)).is_ok_and(|m| !m.is_symlink());
     match change {
         Change::Write(path, n) => {
-            let _ = std::fs::write(at(path), vec![b'a' + n; 4]);
+            // A FIFO without a reader must not block.
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK;
+            if let Ok(file) = rustix::fs::open(at(path), flags, Mode::from_raw_mode(0o644)) {
+                let _ = std::fs::File::from(file).write_all(&[b'a' + n; 4]);
+            }
         }
         Change::Mkdir(path) => {
             let _ = std::fs::create_dir_all(at(path));
@@ -157,7 +163,11 @@ fn listing(tree: &dyn Tree) -> Listing {
     for (path, mut meta) in walked {
         // Each way to look at a tree tells the same.
         let single = tree.lstat(&path).unwrap();
-        assert_eq!(single.map(|m| (m.kind, m.mode, m.size)), Some((meta.kind, meta.mode, meta.size)), "{path}");
+        assert_eq!(
+            single.map(|m| (m.kind, m.mode, m.size)),
+            Some((meta.kind, meta.mode, meta.size)),
+            "{path}"
+        );
         let parent = tree.read_dir(&path.parent().unwrap()).unwrap();
         assert!(parent.iter().any(|name| Some(&**name) == path.file_name()), "{path}");
         if meta.kind == FileKind::Regular {
@@ -215,7 +225,11 @@ fn check(rounds: &[Vec<Change>]) -> Result<(), String> {
         let digest = content_digest(&entries).unwrap();
         let recipe = Arc::new(Recipe::new(entries).unwrap());
         let by_recipe = listing(&with(ChainLayer::Recipe(Arc::clone(&recipe))));
-        assert_eq!(as_a_layer_tells(by_recipe.clone()), as_a_layer_tells(shown.clone()), "the view of the diff");
+        assert_eq!(
+            as_a_layer_tells(by_recipe.clone()),
+            as_a_layer_tells(shown.clone()),
+            "the view of the diff"
+        );
 
         let again = tmp.path().join(format!("again{round}"));
         materialize(&recipe, &again).unwrap();
@@ -265,6 +279,7 @@ fn random_changes_look_as_the_kernel_shows_them() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 60,
         failure_persistence: None,
+        max_shrink_iters: 200,
         ..ProptestConfig::default()
     });
     runner

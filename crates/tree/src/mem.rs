@@ -194,10 +194,13 @@ impl MemTree {
     }
 
     fn remove_below(&mut self, at: &TreePath, itself: bool) {
-        self.nodes.retain(|path, _| match path.strip_prefix(at) {
-            Some(rest) => rest.is_root() && !itself,
-            None => true,
-        });
+        let below: Vec<TreePath> = self.below(at).map(|(_, path, _)| path.clone()).collect();
+        for path in &below {
+            self.nodes.remove(path);
+        }
+        if itself {
+            self.nodes.remove(at);
+        }
     }
 
     fn node(&self, at: &TreePath) -> io::Result<&Node> {

@@ -134,6 +134,12 @@ impl TreePath {
         }
     }
 
+    /// Whether this is `base` or lies below it.
+    pub fn starts_with(&self, base: &TreePath) -> bool {
+        base.is_root()
+            || self.0.strip_prefix(&base.0[..]).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    }
+
     /// Every proper ancestor from the root's child down to the parent: `a/b/c` gives `a`, `a/b`.
     pub fn ancestors(&self) -> impl Iterator<Item = TreePath> + '_ {
         self.0.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(i, _)| Self(self.0[..i].to_vec()))
@@ -147,8 +153,16 @@ impl TreePath {
 
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let key = |c: &u8| if *c == b'/' { 0 } else { u16::from(*c) + 1 };
-        self.0.iter().map(key).cmp(other.0.iter().map(key))
+        // Paths of one tree have long prefixes in common, which are skipped in large steps.
+        const STEP: usize = 16;
+        let (a, b) = (&self.0[..], &other.0[..]);
+        let steps = a.chunks_exact(STEP).zip(b.chunks_exact(STEP)).take_while(|(x, y)| x == y).count();
+        let (a, b) = (&a[steps * STEP..], &b[steps * STEP..]);
+        let key = |c: u8| if c == b'/' { 0 } else { u16::from(c) + 1 };
+        match a.iter().zip(b).find(|(x, y)| x != y) {
+            Some((x, y)) => key(*x).cmp(&key(*y)),
+            None => a.len().cmp(&b.len()),
+        }
     }
 }
 
@@ -197,6 +211,34 @@ mod tests {
         assert_eq!(paths, [path("a"), path("a/z"), path("a-b"), path("a.c")]);
     }
 
+    /// The order is that of the lists of components, wherever the first difference is.
+    #[test]
+    fn the_order_is_that_of_components() {
+        let mut paths = Vec::new();
+        for prefix in ["", "0123456789abcde", "0123456789abcdef", "0123456789/abcdef/0123456789abcdef"] {
+            for rest in [
+                "",
+                "a",
+                "a/b",
+                "a-b",
+                "a/",
+                "b",
+                "ab",
+                "/a",
+                "\u{1}",
+                "\u{ff}x",
+                "a/bcdefghijklmnopqrstuvwxyz",
+            ] {
+                paths.push(path(&format!("{prefix}{rest}")));
+            }
+        }
+        for a in &paths {
+            for b in &paths {
+                assert_eq!(a.cmp(b), a.components().cmp(b.components()), "{a} {b}");
+            }
+        }
+    }
+
     #[test]
     fn parents_and_prefixes() {
         assert_eq!(path("a/b").parent(), Some(path("a")));
@@ -204,6 +246,11 @@ mod tests {
         assert_eq!(TreePath::root().parent(), None);
         assert_eq!(path("a/b").strip_prefix(&path("a")), Some(path("b")));
         assert_eq!(path("ab").strip_prefix(&path("a")), None);
+        for (one, base, want) in
+            [("a/b", "a", true), ("ab", "a", false), ("a", "a", true), ("a", "", true), ("a", "a/b", false)]
+        {
+            assert_eq!(path(one).starts_with(&path(base)), want, "{one} {base}");
+        }
         assert_eq!(path("a/b/c").ancestors().collect::<Vec<_>>(), [path("a"), path("a/b")]);
     }
 }

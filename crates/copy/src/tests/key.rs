@@ -1,7 +1,7 @@
 use super::*;
 
 fn digest(tree: &MemTree, source: &str) -> rbuild_oci::Digest {
-    selection_digest(&[context(tree, source)])
+    selection_digest(&[context_of(tree, source)])
 }
 
 fn tree() -> MemTree {
@@ -55,9 +55,9 @@ fn names_in_the_key() {
     assert_eq!(digest(&one, "d"), digest(&two, "e"));
     // How entries are spread over sources matters.
     let tree = MemTree::new().file("p/a", "").file("q/b", "").file("r/a", "").file("r/b", "");
-    let both = selection_digest(&[context(&tree, "p"), context(&tree, "q")]);
-    assert_ne!(both, selection_digest(&[context(&tree, "r")]));
-    assert_ne!(selection_digest(&[]), selection_digest(&[context(&tree, "nothing*")]));
+    let both = selection_digest(&[context_of(&tree, "p"), context_of(&tree, "q")]);
+    assert_ne!(both, selection_digest(&[context_of(&tree, "r")]));
+    assert_ne!(selection_digest(&[]), selection_digest(&[context_of(&tree, "nothing*")]));
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn the_structured_key_round_trips() {
         .special("d/c", FileKind::CharDevice, (1, 3))
         .file("d/x", "")
         .xattrs([(b"user.a".to_vec(), b"1".to_vec())].into());
-    let entries = key_entries(&[context(&tree, "d"), context(&tree, "d/f")]);
+    let entries = key_entries(&[context_of(&tree, "d"), context_of(&tree, "d/f")]);
     let shown: Vec<_> = entries.iter().map(|e| format!("{:?} {}", e.kind, e.path)).collect();
     assert_eq!(shown, ["Char c", "File f", "Symlink l", "Dir s", "File s/g", "File x", "File f"]);
     assert_eq!((entries[0].rdev, entries[2].link.as_deref()), (Some((1, 3)), Some("f")));

@@ -202,7 +202,7 @@ fn link_never_looks_at_the_destination() {
         }
     }
     let options = PlaceOptions { link: true, ..options() };
-    let selections = [context(&source(), "f"), context(&source(), "d/sub")];
+    let selections = [context_of(&source(), "f"), context_of(&source(), "d/sub")];
     let layer = place(&selections, "/to-app/n/", &Untouchable, &options).unwrap();
     check_layer(&layer, None);
     let want = [
@@ -254,7 +254,8 @@ fn inline_files() {
         select_inline(name, std::sync::Arc::from(&b"text"[..]), NOW, &SelectOptions::default()).unwrap()
     };
     let layer =
-        place(&[context(&source(), "f"), inline("one"), inline("two")], "/n/", &base(), &options()).unwrap();
+        place(&[context_of(&source(), "f"), inline("one"), inline("two")], "/n/", &base(), &options())
+            .unwrap();
     check_layer(&layer, None);
     assert_eq!(shown(&layer)[2..], [r#"-644 0:0 1000 /n/one "text""#, r#"-644 0:0 1000 /n/two "text""#]);
     let layer = place(&[inline("one")], "/etc/conf", &base(), &options()).unwrap();

@@ -20,7 +20,7 @@ fn tree() -> MemTree {
 }
 
 fn kinds(source: &str) -> Vec<String> {
-    let selection = context(&tree(), source);
+    let selection = context_of(&tree(), source);
     let kind = |root: &Root| match &root.kind {
         RootKind::File { name } => format!("file {}", name.display()),
         RootKind::Directory => "dir".to_owned(),
@@ -61,19 +61,19 @@ fn sources_name_files_and_directories() {
 fn a_directory_is_its_contents() {
     for source in ["dir", "to-dir", "di?"] {
         assert_eq!(
-            listed(&context(&tree(), source)),
+            listed(&context_of(&tree(), source)),
             ["/fifo", "/link", "/sub", "/sub/z", "/x", "/y.md"],
             "{source}"
         );
     }
-    let link = &context(&tree(), "dir").roots[0].entries[1].meta;
+    let link = &context_of(&tree(), "dir").roots[0].entries[1].meta;
     assert_eq!((link.kind, link.link_target.as_slice()), (FileKind::Symlink, &b"/a.txt"[..]));
 }
 
 ///
 #[test]
 fn a_named_symlink_is_followed() {
-    let entry = &context(&tree(), "to-file").roots[0].entries[0];
+    let entry = &context_of(&tree(), "to-file").roots[0].entries[0];
     assert_eq!((entry.meta.kind, entry.source.to_string()), (FileKind::Regular, "/a.txt".to_owned()));
 }
 
@@ -195,9 +195,9 @@ fn modes_as_git_knows_them() {
 #[test]
 fn hard_links_are_kept_within_a_source() {
     let tree = MemTree::new().file("d/b", "x").hard_link("d/a", "d/b").hard_link("out", "d/b");
-    let selection = context(&tree, "d");
+    let selection = context_of(&tree, "d");
     let links: Vec<_> = selection.roots[0].entries.iter().map(|e| e.hard_link_to.clone()).collect();
     assert_eq!(links, [None, Some(path("a"))]);
     assert_eq!(selection.roots[0].entries[1].data.as_ref().unwrap().size, 1);
-    assert_eq!(context(&tree, "out").roots[0].entries[0].hard_link_to, None);
+    assert_eq!(context_of(&tree, "out").roots[0].entries[0].hard_link_to, None);
 }

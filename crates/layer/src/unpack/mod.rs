@@ -1,10 +1,13 @@
 //! Layer blobs to overlayfs upper directories.
 
+mod dirs;
+mod files;
 mod place;
 mod resolve;
 mod stream;
 
-pub(crate) use place::list;
+pub use dirs::MAX_DIRECTORY_BYTES;
+pub(crate) use files::list;
 pub(crate) use resolve::open_real;
 
 use crate::{

@@ -1,32 +1,20 @@
 //! One entry after the other to its place, by directory descriptor only.
 
+use super::dirs::{DirMeta, Dirs};
+use super::files::{keepable, remove_tree, times, write_data};
 use super::resolve::{Dir, Missing, io_error, is_whiteout, open_real, set_opaque, stat_name, walk};
 use crate::{TarEntry, TarKind, TarReader, UnpackError};
 use rbuild_oci::Digest;
-use rbuild_tree::{Timestamp, TreePath, Xattrs};
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-};
+use rbuild_tree::{TreePath, Xattrs};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
-use sha2::Digest as _;
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::{OsStr, OsString};
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::BufRead;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
-
-/// What a directory gets when everything is in it; until then it has mode 0700.
-struct DirMeta {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    mtime: Timestamp,
-    xattrs: Xattrs,
-    implied: bool,
-}
 
 /// Puts entries into a directory.
 pub(super) struct Placer<'d> {
@@ -35,7 +23,7 @@ pub(super) struct Placer<'d> {
     pub(super) overlay: bool,
     /// Owner that new files get by themselves; `None` when that depends on the directory.
     own: Option<(u32, u32)>,
-    dirs: BTreeMap<TreePath, DirMeta>,
+    dirs: Dirs,
     /// The parent used last, by its name in the archive. Valid until something is removed.
     last: Option<(TreePath, Dir)>,
     /// Content of regular files by inode number; only kept for plain archives.
@@ -52,7 +40,7 @@ impl<'d> Placer<'d> {
             root,
             overlay,
             own: (!setgid).then_some(own),
-            dirs: BTreeMap::new(),
+            dirs: Dirs::default(),
             last: None,
             digests: HashMap::new(),
             xattrs: HashMap::new(),
@@ -71,8 +59,7 @@ impl<'d> Placer<'d> {
             if entry.kind != TarKind::Directory {
                 return bad("the root can only be a directory");
             }
-            self.dirs.insert(TreePath::root(), DirMeta::of(entry));
-            return Ok(());
+            return self.dirs.insert(path, path, DirMeta::of(entry));
         };
         let dir = self.parent(path)?;
         match &entry.kind {
@@ -128,7 +115,7 @@ impl<'d> Placer<'d> {
     /// Gives directories their metadata, deepest first; the implied ones come back.
     pub(super) fn finish(mut self) -> Result<Vec<TreePath>, UnpackError> {
         let mut implied = Vec::new();
-        for (path, meta) in std::mem::take(&mut self.dirs).into_iter().rev() {
+        for (path, meta) in std::mem::take(&mut self.dirs.by_path).into_iter().rev() {
             let fd = open_real(self.root, &path).map_err(io_error(&path, "open the directory"))?;
             self.own_and_mode(&path, &fd, (meta.uid, meta.gid), meta.mode)?;
             self.set_xattrs(&path, &fd, &meta.xattrs)?;
@@ -144,11 +131,11 @@ impl<'d> Placer<'d> {
     /// Like [`Self::finish`], for plain archives: the attributes that were set, by inode number.
     pub(super) fn finish_plain(mut self) -> Result<HashMap<u64, Xattrs>, UnpackError> {
         let dirs: Vec<_> =
-            self.dirs.iter().filter(|(_, m)| !m.xattrs.is_empty()).map(|(p, _)| p.clone()).collect();
+            self.dirs.by_path.iter().filter(|(_, m)| !m.xattrs.is_empty()).map(|(p, _)| p.clone()).collect();
         for path in dirs {
             let fd = open_real(self.root, &path).map_err(io_error(&path, "open the directory"))?;
             let ino = rustix::fs::fstat(&fd).map_err(io_error(&path, "look at it"))?.st_ino;
-            let kept = self.dirs.get(&path).map(|m| keepable(&m.xattrs)).unwrap_or_default();
+            let kept = self.dirs.by_path.get(&path).map(|m| keepable(&m.xattrs)).unwrap_or_default();
             self.xattrs.insert(ino, kept);
         }
         let xattrs = std::mem::take(&mut self.xattrs);
@@ -171,9 +158,8 @@ impl<'d> Placer<'d> {
             Ok(fd) => Dir { fd: Rc::new(fd), real: wanted.clone() },
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
                 let dirs = &mut self.dirs;
-                walk(self.root, entry, wanted, Missing::Create, |real, _| {
-                    dirs.insert(real.clone(), DirMeta::implied());
-                    Ok(())
+                walk(self.root, entry, wanted, Missing::Create, |real| {
+                    dirs.insert(entry, real, DirMeta::implied())
                 })?
                 .ok_or_else(|| io_error(entry, "create its directory")(Errno::NOENT))?
             }
@@ -210,8 +196,7 @@ impl<'d> Placer<'d> {
             }
             Err(e) => return Err(io_error(path, "create it")(e)),
         }
-        self.dirs.insert(real, DirMeta::of(entry));
-        Ok(())
+        self.dirs.insert(path, &real, DirMeta::of(entry))
     }
 
     fn regular<R: BufRead>(
@@ -253,7 +238,7 @@ impl<'d> Placer<'d> {
         let missing = || UnpackError::LinkTarget { path: path.clone(), target: target.clone() };
         let target_name = target.file_name().ok_or_else(|| bad("a hard link to the root"))?;
         let parent = target.parent().unwrap_or_default();
-        let from = walk(self.root, path, &parent, Missing::Fail, |_, _| Ok(()))?.ok_or_else(missing)?;
+        let from = walk(self.root, path, &parent, Missing::Fail, |_| Ok(()))?.ok_or_else(missing)?;
         let stat = stat_name(&from.fd, target_name).map_err(io_error(path, "look at its target"))?;
         let stat = stat.filter(|s| !(self.overlay && is_whiteout(s))).ok_or_else(missing)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
@@ -317,8 +302,7 @@ impl<'d> Placer<'d> {
         (uid, gid): (u32, u32),
         mode: u32,
     ) -> Result<(), UnpackError> {
-        let created_by_us_so =
-            self.own == Some((uid, gid)) && !self.dirs.contains_key(path) && !path.is_root();
+        let created_by_us_so = self.own == Some((uid, gid)) && !path.is_root();
         if !created_by_us_so {
             rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .map_err(io_error(path, "set its owner"))?;
@@ -370,139 +354,7 @@ impl<'d> Placer<'d> {
                 .map_err(io_error(path, "replace what is there"));
         }
         let real = dir.real.join(name);
-        let gone: Vec<TreePath> = self
-            .dirs
-            .range(real.clone()..)
-            .map(|(p, _)| p.clone())
-            .take_while(|p| p.strip_prefix(&real).is_some())
-            .collect();
-        for below in gone {
-            self.dirs.remove(&below);
-        }
+        self.dirs.forget(&real);
         remove_tree(self.root, real).map_err(io_error(path, "replace the directory that is there"))
     }
-}
-
-impl DirMeta {
-    fn of(entry: &TarEntry) -> Self {
-        Self {
-            mode: entry.mode,
-            uid: entry.uid,
-            gid: entry.gid,
-            mtime: entry.mtime,
-            xattrs: entry.xattrs.clone(),
-            implied: false,
-        }
-    }
-
-    fn implied() -> Self {
-        Self {
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            mtime: Timestamp::default(),
-            xattrs: Xattrs::new(),
-            implied: true,
-        }
-    }
-}
-
-/// The attributes an archive may set. `trusted.*` and `user.overlay.*` would steer overlayfs, other `security.*` the
-/// machine's own policy.
-fn keepable(xattrs: &Xattrs) -> Xattrs {
-    let allowed = |name: &[u8]| {
-        name == b"security.capability"
-            || name == b"system.posix_acl_access"
-            || name == b"system.posix_acl_default"
-            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
-    };
-    xattrs.iter().filter(|(name, _)| allowed(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
-}
-
-fn times(mtime: Timestamp) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
-    }
-}
-
-/// Writes the data of the current entry; its digest if `hash`.
-fn write_data<R: BufRead>(
-    path: &TreePath,
-    file: &File,
-    entry: &TarEntry,
-    tar: &mut TarReader<R>,
-    hash: bool,
-) -> Result<Option<Digest>, UnpackError> {
-    let failed = |source| UnpackError::Io { path: path.clone(), action: "write it", source };
-    let mut hasher = hash.then(sha2::Sha256::new);
-    let mut end = 0;
-    while let Some(data) = tar.next_data()? {
-        if let Some(hasher) = &mut hasher {
-            hash_zeros(hasher, data.offset - end);
-            hasher.update(data.bytes);
-        }
-        file.write_all_at(data.bytes, data.offset).map_err(failed)?;
-        end = data.offset + data.bytes.len() as u64;
-    }
-    if end < entry.size {
-        file.set_len(entry.size).map_err(failed)?;
-        if let Some(hasher) = &mut hasher {
-            hash_zeros(hasher, entry.size - end);
-        }
-    }
-    Ok(hasher.map(|h| Digest::from_bytes(h.finalize().into())))
-}
-
-fn hash_zeros(hasher: &mut sha2::Sha256, mut count: u64) {
-    const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
-    while count > 0 {
-        let n = count.min(ZEROS.len() as u64);
-        hasher.update(&ZEROS[..n as usize]);
-        count -= n;
-    }
-}
-
-/// Removes a directory with everything in it, holding one descriptor at a time however deep it is.
-fn remove_tree(root: BorrowedFd<'_>, top: TreePath) -> rustix::io::Result<()> {
-    let mut dirs = vec![top];
-    let mut next = 0;
-    while next < dirs.len() {
-        let fd = open_real(root, &dirs[next])?;
-        for (name, is_dir) in list(&fd)? {
-            if is_dir {
-                let below = dirs[next].join(&name);
-                dirs.push(below);
-            } else {
-                rustix::fs::unlinkat(&fd, &name, AtFlags::empty())?;
-            }
-        }
-        next += 1;
-    }
-    for dir in dirs.into_iter().rev() {
-        let parent = open_real(root, &dir.parent().unwrap_or_default())?;
-        if let Some(name) = dir.file_name() {
-            rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
-        }
-    }
-    Ok(())
-}
-
-/// The names in a directory, and which are directories.
-pub(crate) fn list(dir: &OwnedFd) -> rustix::io::Result<Vec<(OsString, bool)>> {
-    let mut names = Vec::new();
-    for item in rustix::fs::Dir::read_from(dir)? {
-        let item = item?;
-        let name = OsStr::from_bytes(item.file_name().to_bytes());
-        if name == "." || name == ".." {
-            continue;
-        }
-        let is_dir = match item.file_type() {
-            FileType::Unknown => stat_name(dir, name)?
-                .is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory),
-            kind => kind == FileType::Directory,
-        };
-        names.push((name.to_owned(), is_dir));
-    }
-    Ok(names)
 }

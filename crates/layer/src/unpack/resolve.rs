@@ -40,6 +40,12 @@ pub(crate) fn open_real(root: BorrowedFd<'_>, real: &TreePath) -> rustix::io::Re
     retry_again(|| rustix::fs::openat2(root, real.as_at(), flags, Mode::empty(), confined))
 }
 
+/// Opens a directory by its name in another one, which costs the same however deep that is.
+fn open_child(dir: &OwnedFd, name: &std::ffi::OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
 /// `lstat` of a name in a directory; `None` when there is nothing.
 pub(super) fn stat_name(dir: &OwnedFd, name: &std::ffi::OsStr) -> rustix::io::Result<Option<Stat>> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -57,7 +63,7 @@ pub(super) fn walk(
     entry: &TreePath,
     wanted: &TreePath,
     missing: Missing,
-    mut created: impl FnMut(&TreePath, &OwnedFd) -> Result<(), UnpackError>,
+    mut created: impl FnMut(&TreePath) -> Result<(), UnpackError>,
 ) -> Result<Option<Dir>, UnpackError> {
     let bad = |reason| UnpackError::Entry { path: entry.clone(), reason };
     let open = |real: &TreePath| open_real(root, real).map_err(io_error(entry, "open its directory"));
@@ -103,17 +109,17 @@ pub(super) fn walk(
                 rustix::fs::unlinkat(&fd, &name, AtFlags::empty())
                     .map_err(io_error(entry, "replace a whiteout"))?;
                 make_dir(&fd, &name, entry)?;
-                let made = open(&next)?;
+                let made = open_child(&fd, &name).map_err(io_error(entry, "open its directory"))?;
                 set_opaque(&made).map_err(io_error(entry, "mark its directory opaque"))?;
-                created(&next, &made)?;
+                created(&next)?;
             }
             Some(_) => return Err(bad("a file stands where it needs a directory")),
             None => {
                 make_dir(&fd, &name, entry)?;
-                created(&next, &open(&next)?)?;
+                created(&next)?;
             }
         }
-        fd = open(&next)?;
+        fd = open_child(&fd, &name).map_err(io_error(entry, "open its directory"))?;
         real = next;
     }
     Ok(Some(Dir { fd: Rc::new(fd), real }))

@@ -19,6 +19,7 @@ pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
         store_root: root.to_owned(),
         registry: ClientConfig::from_values(|name| environment(name).map(Into::into)),
         resolv_conf: resolv_conf(),
+        open_files: raise_open_files(),
     };
     let (progress, reporter) = Progress::start(mode(args), std::io::stderr());
     for text in prepared.warnings {
@@ -70,6 +71,23 @@ fn stop_on_signals(cancel: &CancellationToken) -> std::io::Result<()> {
         });
     }
     Ok(())
+}
+
+/// Descriptors that a build may hold open: deep chains and trees are walked by descriptor.
+const OPEN_FILES: u64 = 65_536;
+
+/// Raises the soft limit of open files, as far as the hard one allows, and returns what it was: RUN steps keep that, for
+/// there are programs that close every descriptor they could have.
+fn raise_open_files() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let before = limit.current?;
+    let wanted = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if before < wanted {
+        // Without it most builds work all the same.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).ok();
+    }
+    Some(before)
 }
 
 /// the machine's resolver, or systemd-resolved's upstream servers where the stub listens on loopback.

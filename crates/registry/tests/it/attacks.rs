@@ -19,6 +19,8 @@ async fn a_blob_that_is_not_the_digests_is_refused() {
         (Action::Corrupt(99_999), "mismatch"),
         (Action::Body(vec![1; 50_000]), "mismatch"),
         (Action::Append(b"x".to_vec()), "large"),
+        (Action::AppendUnannounced(b"x".to_vec()), "large"),
+        (Action::AppendUnannounced(noise(1_000_000)), "large"),
         (Action::ContentLength(1 << 40), "large"),
         (Action::Body(vec![0; 300_000]), "large"),
     ] {
@@ -142,8 +144,13 @@ async fn large_documents_are_not_read() {
     let registry = TestRegistry::start(Options::default());
     registry.put_manifest("app", "1", media_type::OCI_MANIFEST, vec![b' '; MAX_MANIFEST + 1]);
     let app = reference(&registry.host(), "app:1");
-    let error = client().resolve(&app).await.unwrap_err();
-    assert!(matches!(error, RegistryError::TooLarge { .. }), "{error}");
+    for action in [None, Some(Action::AppendUnannounced(b" ".to_vec()))] {
+        if let Some(action) = action {
+            registry.fault(Fault::new("/manifests/", action));
+        }
+        let error = client().resolve(&app).await.unwrap_err();
+        assert!(matches!(error, RegistryError::TooLarge { .. }), "{error}");
+    }
     let huge = Descriptor::new(media_type::OCI_CONFIG, Digest::of("x"), u64::MAX);
     assert!(matches!(client().blob_bytes(&app, &huge).await, Err(RegistryError::TooLarge { .. })));
     assert!(matches!(client().manifest(&app, &huge).await, Err(RegistryError::TooLarge { .. })));
@@ -258,6 +265,33 @@ async fn an_upload_location_elsewhere_gets_no_credentials() {
     client.push_blob(&app, &layer(&bytes), source.path(), &[]).await.unwrap_err();
     assert!(elsewhere.count("PUT", "/uploads/1?_state=a%3Db&digest=sha256%3A") > 0, "{:?}", elsewhere.log());
     assert!(elsewhere.log().iter().all(|e| e.authorization.is_none()));
+}
+
+/// A registry behind a TLS proxy that says http is kept on https; another host in the clear is not followed.
+#[tokio::test]
+async fn an_upload_location_never_gives_up_tls() {
+    let ca = Arc::new(CertAuthority::new());
+    let registry = TestRegistry::start(Options { tls: Some(ca.clone()), ..Options::default() });
+    let certs = tempfile::tempdir().unwrap();
+    ca.install(certs.path(), &registry.host());
+    let plain = TestRegistry::start(Options::default());
+    let bytes = noise(100);
+    let source = file(&bytes);
+    let app = reference(&registry.host(), "app:1");
+    let client = Client::new(ClientConfig { certs_dirs: vec![certs.path().into()], ..config() });
+
+    let same = header("Location", "http://127.0.0.1/v2/app/blobs/uploads/1?_state=a%3Db");
+    registry.fault(Fault::new("/uploads/", same).method("POST"));
+    client.push_blob(&app, &layer(&bytes), source.path(), &[]).await.unwrap();
+
+    let other = noise(101);
+    let source = file(&other);
+    let location = plain.origin().replace("127.0.0.1", "localhost");
+    let foreign = header("Location", &format!("{location}/v2/app/blobs/uploads/1?_state=a%3Db"));
+    registry.fault(Fault::new("/uploads/", foreign).method("POST"));
+    let error = client.push_blob(&app, &layer(&other), source.path(), &[]).await.unwrap_err();
+    assert!(error.to_string().contains("give up TLS"), "{error}");
+    assert!(plain.log().is_empty());
 }
 
 #[tokio::test]

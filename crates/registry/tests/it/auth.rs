@@ -143,3 +143,14 @@ async fn a_registry_token_is_used_as_it_is() {
     assert_eq!(registry.count("GET", "/token"), 0);
     assert!(registry.log().iter().any(|e| e.authorization.as_deref() == Some("Bearer given")));
 }
+
+#[tokio::test]
+async fn a_refused_token_is_refused_for_all_who_wait() {
+    let (registry, app) = start(token_auth());
+    let client = Client::new(with(&registry.host(), password("me", "wrong")));
+    let resolves = (0..20).map(|_| client.resolve(&app));
+    for resolved in futures_util::future::join_all(resolves).await {
+        assert!(matches!(resolved, Err(RegistryError::Unauthorized { .. })), "{resolved:?}");
+    }
+    assert_eq!(registry.count("GET", "/token"), 1);
+}

@@ -167,6 +167,7 @@ async fn an_upload_that_fails_is_sent_again_as_a_whole() {
     for (method, path, action) in [
         ("PUT", "/uploads/", status(500)),
         ("PUT", "/uploads/", Action::Close),
+        ("PUT", "/uploads/", Action::HangUp),
         ("PUT", "/uploads/", status(404)),
         ("POST", "/uploads/", status(503)),
         ("POST", "/uploads/", Action::Close),
@@ -180,6 +181,8 @@ async fn an_upload_that_fails_is_sent_again_as_a_whole() {
         let outcome = client().push_blob(&app, &layer(&bytes), source.path(), &[]).await;
         assert_eq!(outcome.unwrap(), PushOutcome::Uploaded, "{method} {action:?}");
         assert_eq!(registry.blob("app", &Digest::of(&bytes)).as_ref(), Some(&bytes));
+        let put = registry.log().into_iter().rfind(|e| e.method == "PUT").unwrap();
+        assert_eq!(put.content_length, Some(bytes.len() as u64), "storage services want the length");
     }
 }
 

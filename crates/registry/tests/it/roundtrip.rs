@@ -1,5 +1,5 @@
 use crate::support::{MANIFEST, client, file, layer, noise, pull, put_manifest, reference};
-use rbuild_oci::{Digest, media_type};
+use rbuild_oci::{Descriptor, Digest, Index, media_type};
 use rbuild_registry::{Client, ClientConfig, PushOutcome, Stats};
 use rbuild_testkit::{Options, TestRegistry};
 use std::sync::Mutex;
@@ -151,4 +151,84 @@ async fn connections_to_one_registry_are_limited() {
         assert!(found.unwrap());
     }
     assert_eq!(client.stats().blobs_pulled, 40);
+}
+
+/// Everything can be spawned on a runtime with several threads.
+#[test]
+fn operations_are_send() {
+    fn assert_send<T: Send>(_: T) {}
+    let (client, app, descriptor) = (client(), reference("localhost", "app"), layer(b""));
+    let mut sink = rbuild_registry::Blocking(Vec::new());
+    assert_send(client.resolve(&app));
+    assert_send(client.resolve_descriptor(&app));
+    assert_send(client.manifest(&app, &descriptor));
+    assert_send(client.pull_blob(&app, &descriptor, &mut sink, |_| {}));
+    assert_send(client.blob_bytes(&app, &descriptor));
+    assert_send(client.has_blob(&app, &descriptor));
+    assert_send(client.push_blob(&app, &descriptor, std::path::Path::new(""), &[]));
+    assert_send(client.push_manifest(&app, "", b""));
+    assert_send(client.tags(&app));
+}
+
+/// An index of `entries` (platform, digest, media type).
+fn index(entries: &[(&str, Digest, &str, u64)]) -> Vec<u8> {
+    let manifests = entries
+        .iter()
+        .map(|(platform, digest, kind, size)| {
+            let mut descriptor = Descriptor::new(*kind, *digest, *size);
+            descriptor.platform = (!platform.is_empty()).then(|| platform.parse().unwrap());
+            descriptor
+        })
+        .collect();
+    let index = Index {
+        schema_version: 2,
+        media_type: Some(media_type::OCI_INDEX.into()),
+        manifests,
+        annotations: Default::default(),
+    };
+    serde_json::to_vec(&index).unwrap()
+}
+
+#[tokio::test]
+async fn the_platforms_manifest_is_chosen_also_in_nested_indexes() {
+    let registry = TestRegistry::start(Options::default());
+    let manifest = put_manifest(&registry, "app", "manifest");
+    let size = MANIFEST.len() as u64;
+    let inner = index(&[
+        ("linux/arm64", Digest::of("not there"), media_type::OCI_MANIFEST, 1),
+        ("linux/amd64", manifest, media_type::OCI_MANIFEST, size),
+    ]);
+    let inner_digest = registry.put_manifest("app", "inner", media_type::OCI_INDEX, inner.clone());
+    let outer = index(&[("", inner_digest, media_type::OCI_INDEX, inner.len() as u64)]);
+    registry.put_manifest("app", "outer", media_type::OCI_INDEX, outer.clone());
+    let host = registry.host();
+    for (tag, root) in [("manifest", MANIFEST), ("inner", &inner), ("outer", &outer)] {
+        let image = client()
+            .resolve_image(&reference(&host, &format!("app:{tag}")), &"linux/amd64/v3".parse().unwrap())
+            .await
+            .unwrap();
+        assert_eq!((image.root.bytes.as_slice(), image.manifest.bytes.as_slice()), (root, MANIFEST));
+        assert_eq!(image.manifest.descriptor.digest, manifest);
+    }
+    let error = client()
+        .resolve_image(&reference(&host, "app:inner"), &"linux/s390x".parse().unwrap())
+        .await
+        .unwrap_err();
+    let expected = format!(
+        "{host}/app:inner: no match for platform in manifest: linux/s390x (available: linux/arm64, linux/amd64)"
+    );
+    assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn indexes_within_indexes_end() {
+    let registry = TestRegistry::start(Options::default());
+    let mut bytes = index(&[]);
+    for depth in 0..10 {
+        let digest = registry.put_manifest("app", &format!("d{depth}"), media_type::OCI_INDEX, bytes.clone());
+        bytes = index(&[("linux/amd64", digest, media_type::OCI_INDEX, bytes.len() as u64)]);
+    }
+    let deep = reference(&registry.host(), "app:d9");
+    let error = client().resolve_image(&deep, &"linux/amd64".parse().unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("more than 4 indexes"), "{error}");
 }

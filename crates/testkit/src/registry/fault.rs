@@ -20,12 +20,16 @@ pub enum Action {
     Status(u16, Vec<(String, String)>, String),
     /// Close the connection without an answer.
     Close,
+    /// Close the connection before the request's body is read.
+    HangUp,
     /// Announce the whole body, send only the first bytes, close.
     CutAfter(usize),
     /// Serve only the first bytes, consistently.
     Short(usize),
     /// Serve more than there is.
     Append(Vec<u8>),
+    /// Serve more than there is, without announcing a length; the connection's end is the body's.
+    AppendUnannounced(Vec<u8>),
     /// Flip a bit of the byte at this place of the body.
     Corrupt(usize),
     /// Wait before the answer.

@@ -104,7 +104,8 @@ fn token(state: &mut State, options: &Options, request: &Request) -> Response {
         (request.header("authorization") == Some(&basic), request.query("scope"))
     };
     let anonymous = request.method == "GET" && request.header("authorization").is_none();
-    if !known && !(anonymous && *anonymous_pull) {
+    let allowed = known || (anonymous && *anonymous_pull);
+    if !allowed {
         return Response::error(401, "UNAUTHORIZED", "incorrect username or password");
     }
     // An anonymous token is given, but it only reads.

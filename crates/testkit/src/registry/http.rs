@@ -108,8 +108,8 @@ impl Response {
     }
 }
 
-/// Reads one request; `None` at the end of the connection.
-pub(crate) async fn read(stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
+/// Reads one request's head; `None` at the end of the connection.
+pub(crate) async fn read_head(stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let head_end = loop {
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at;
@@ -127,15 +127,22 @@ pub(crate) async fn read(stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> io::R
         .filter_map(|line| line.split_once(':'))
         .map(|(key, value)| (key.trim().to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut request =
-        Request { method: method.to_owned(), target: target.to_owned(), headers, body: Vec::new() };
+    Ok(Some(Request { method: method.to_owned(), target: target.to_owned(), headers, body: Vec::new() }))
+}
+
+/// Reads the body that belongs to a head.
+pub(crate) async fn read_body(
+    stream: &mut dyn Stream,
+    buffer: &mut Vec<u8>,
+    request: &mut Request,
+) -> io::Result<()> {
     if request.header("transfer-encoding").is_some_and(|v| v.contains("chunked")) {
         request.body = read_chunked(stream, buffer).await?;
     } else if let Some(length) = request.header("content-length") {
         let length: usize = length.parse().map_err(io::Error::other)?;
         request.body = read_exact(stream, buffer, length).await?;
     }
-    Ok(Some(request))
+    Ok(())
 }
 
 async fn more(stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> io::Result<bool> {
@@ -193,7 +200,9 @@ pub(crate) async fn write(
     for (key, value) in &response.headers {
         head.push_str(&format!("{key}: {value}\r\n"));
     }
-    if !response.headers.iter().any(|(key, _)| key.eq_ignore_ascii_case("content-length")) {
+    // An answer that closes the connection leaves its length open.
+    let told = ["content-length", "connection"];
+    if !response.headers.iter().any(|(key, _)| told.iter().any(|name| key.eq_ignore_ascii_case(name))) {
         head.push_str(&format!("Content-Length: {}\r\n", response.body.len()));
     }
     head.push_str("\r\n");

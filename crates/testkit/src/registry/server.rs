@@ -219,7 +219,7 @@ async fn connection(tcp: TcpStream, acceptor: Option<TlsAcceptor>, shared: &Shar
             // As Go's server answers plain HTTP on a TLS port.
             let mut tcp = tcp;
             let mut buffer = Vec::new();
-            http::read(&mut tcp, &mut buffer).await?;
+            http::read_head(&mut tcp, &mut buffer).await?;
             let response = Response::new(400).body("Client sent an HTTP request to an HTTPS server.\n");
             return http::write(&mut tcp, &response, false, None).await;
         }
@@ -230,39 +230,53 @@ async fn connection(tcp: TcpStream, acceptor: Option<TlsAcceptor>, shared: &Shar
         None => Box::new(tcp),
     };
     let mut buffer = Vec::new();
-    while let Some(request) = http::read(&mut *stream, &mut buffer).await? {
-        if !answer(&mut *stream, shared, &request).await? {
+    while let Some(mut request) = http::read_head(&mut *stream, &mut buffer).await? {
+        let action = take_fault(&mut shared.state(), &request);
+        if let Some(Action::HangUp) = action {
+            shared.state().log.push(entry(&request, 0, 0));
+            break;
+        }
+        http::read_body(&mut *stream, &mut buffer, &mut request).await?;
+        if !answer(&mut *stream, shared, &request, action).await? {
             break;
         }
     }
     Ok(())
 }
 
-/// Answers one request; `false` when the connection is to be closed.
-async fn answer(stream: &mut dyn Stream, shared: &Shared, request: &Request) -> std::io::Result<bool> {
-    let action = take_fault(&mut shared.state(), request);
-    if let Some(Action::Delay(duration)) = &action {
-        tokio::time::sleep(*duration).await;
-    }
-    let entry = |status: u16, sent: usize| Entry {
+fn entry(request: &Request, status: u16, sent: usize) -> Entry {
+    Entry {
         method: request.method.clone(),
         target: request.target.clone(),
         authorization: request.header("authorization").map(ToOwned::to_owned),
         range: request.header("range").map(ToOwned::to_owned),
+        content_length: request.header("content-length").and_then(|length| length.parse().ok()),
         status,
         received: request.body.len() as u64,
         sent: sent as u64,
-    };
+    }
+}
+
+/// Answers one request; `false` when the connection is to be closed.
+async fn answer(
+    stream: &mut dyn Stream,
+    shared: &Shared,
+    request: &Request,
+    action: Option<Action>,
+) -> std::io::Result<bool> {
+    if let Some(Action::Delay(duration)) = &action {
+        tokio::time::sleep(*duration).await;
+    }
     let mut cut = None;
     let response = {
         let mut state = shared.state();
         if let Some(Action::Close) = action {
-            state.log.push(entry(0, 0));
+            state.log.push(entry(request, 0, 0));
             return Ok(false);
         }
         let response = misbehave(&mut state, shared, request, action, &mut cut);
         let sent = if request.method == "HEAD" { 0 } else { cut.unwrap_or(response.body.len()) };
-        state.log.push(entry(response.status, sent));
+        state.log.push(entry(request, response.status, sent));
         response
     };
     http::write(stream, &response, request.method == "HEAD", cut).await?;
@@ -320,6 +334,11 @@ fn misbehave(
         Some(Action::CutAfter(n)) => *cut = Some(n.min(response.body.len())),
         Some(Action::Short(n)) => response.body.truncate(n),
         Some(Action::Append(bytes)) => response.body.extend_from_slice(&bytes),
+        Some(Action::AppendUnannounced(bytes)) => {
+            response.body.extend_from_slice(&bytes);
+            response.set("Connection", "close");
+            *cut = Some(response.body.len());
+        }
         Some(Action::Corrupt(at)) => {
             if let Some(byte) = response.body.get_mut(at) {
                 *byte ^= 1;

@@ -15,6 +15,8 @@ pub struct Entry {
     pub authorization: Option<String>,
     /// `Range`, if sent.
     pub range: Option<String>,
+    /// `Content-Length`, if sent.
+    pub content_length: Option<u64>,
     /// Status of the answer; 0 when the connection was closed instead.
     pub status: u16,
     /// Length of the request's body.
