@@ -36,6 +36,9 @@ use std::collections::BTreeSet;
 /// Build argument that replaces the file's `# check=`.
 const CHECK_ARG: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
+/// How the error begins that `check=error=true` makes of warnings; the names of their rules follow.
+pub const VIOLATION: &str = "lint violation found for rules: ";
+
 /// A kind of finding, under BuildKit's name for it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -191,7 +194,7 @@ impl Linter {
     pub(crate) fn violation(&self) -> Option<Diagnostic> {
         (self.options.error && !self.rules.is_empty()).then(|| {
             let rules: Vec<&str> = self.rules.iter().copied().collect();
-            let message = format!("lint violation found for rules: {}", rules.join(", "));
+            let message = format!("{VIOLATION}{}", rules.join(", "));
             Diagnostic::error(message, LineRange::default())
                 .with_help("`check=error=true` makes errors of warnings: see those above")
         })
