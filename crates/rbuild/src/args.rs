@@ -44,8 +44,10 @@ pub(crate) enum Command {
 }
 
 /// Names and aliases of the commands; anything else as the first argument means `build`.
-pub(crate) const COMMANDS: &[&str] =
-    &["build", "b", "check", "plan", "ast", "images", "inspect", "history", "tag", "rmi", "prune", "version", "help"];
+pub(crate) const COMMANDS: &[&str] = &[
+    "build", "b", "check", "plan", "ast", "images", "inspect", "history", "tag", "rmi", "prune", "version",
+    "help",
+];
 
 /// Which Dockerfile is meant, and how it would be built.
 #[derive(Debug, Args)]
