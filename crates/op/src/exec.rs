@@ -41,6 +41,9 @@ impl ExecStep {
         if let Some(mount) = self.op.mounts.first() {
             return Err(OpFailure::NotSupported(format!("RUN --mount (target {})", mount.target)));
         }
+        if let Some((name, _)) = self.op.pipes.first() {
+            return Err(OpFailure::NotSupported(format!("a heredoc that begins with `#!` (<<{name})")));
+        }
         Ok(())
     }
 
