@@ -60,7 +60,9 @@ impl ExecStep {
         spec.resolv_conf = self.engine.settings.resolv_conf.clone();
         spec.rlimits = op.ulimits.iter().filter_map(|text| rlimit(text)).collect();
         let open_files = self.engine.settings.open_files;
-        if let Some(soft) = open_files.filter(|_| !spec.rlimits.iter().any(|limit| limit.resource == "nofile")) {
+        if let Some(soft) =
+            open_files.filter(|_| !spec.rlimits.iter().any(|limit| limit.resource == "nofile"))
+        {
             spec.rlimits.push(Rlimit { resource: "nofile".to_owned(), soft: Some(soft), hard: None });
         }
         if let Some(bytes) = self.engine.settings.shm_size {

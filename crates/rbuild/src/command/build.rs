@@ -1,6 +1,7 @@
 //! `rbuild build`.
 
 use crate::args::{BuildArgs, ProgressArg};
+use crate::command::call;
 use crate::request::{environment, prepare};
 use crate::{output, report};
 use anyhow::{Context as _, Result};
@@ -13,14 +14,22 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
-    let prepared = prepare(args)?;
-    let environment = Environment {
+/// What builds find around them.
+pub(crate) fn surroundings(root: &Path) -> Environment {
+    Environment {
         store_root: root.to_owned(),
         registry: ClientConfig::from_values(|name| environment(name).map(Into::into)),
         resolv_conf: resolv_conf(),
         open_files: raise_open_files(),
-    };
+    }
+}
+
+pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
+    if let Some(code) = call::run(root, args)? {
+        return Ok(code);
+    }
+    let prepared = prepare(args)?;
+    let environment = surroundings(root);
     let (progress, reporter) = Progress::start(mode(args), std::io::stderr());
     for text in prepared.warnings {
         reporter.report(rbuild_event::Event::Warning { text });

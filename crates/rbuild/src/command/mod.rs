@@ -1,9 +1,14 @@
 //! One file for each command.
 
+pub(crate) mod ast;
 pub(crate) mod build;
+pub(crate) mod call;
+pub(crate) mod check;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod outline;
+pub(crate) mod plan;
 pub(crate) mod prune;
 pub(crate) mod rmi;
 pub(crate) mod tag;

@@ -25,7 +25,10 @@ fn dockerfiles_that_cannot_be_built() {
         ("FROM base\nCOPY --form=x a b\n", &["Dockerfile:2", "--form", "from"]),
         ("FROM base\nCOPY --from=3 /x /\n", &["Dockerfile:2", "3"]),
         ("FROM base AS a\nCOPY --from=a /x /\n", &["Dockerfile:2", "circular"]),
-        ("FROM base AS a\nCOPY --from=b /x /\nFROM base AS b\nCOPY --from=a /x /\n", &["circular", "Dockerfile:"]),
+        (
+            "FROM base AS a\nCOPY --from=b /x /\nFROM base AS b\nCOPY --from=a /x /\n",
+            &["circular", "Dockerfile:"],
+        ),
         ("FROM base\nEXPOSE http\n", &["Dockerfile:2", "http"]),
         ("FROM base\nHEALTHCHECK --interval=2 CMD x\n", &["Dockerfile:2", "interval"]),
         ("FROM $NOTHING\n", &["Dockerfile:1"]),
@@ -49,7 +52,10 @@ fn an_image_that_cannot_be_reached() {
 #[test]
 fn copies_that_cannot_be() {
     for (dockerfile, words) in [
-        ("FROM base\nRUN true\nCOPY missing.txt /\n", &["Dockerfile:3", "missing.txt", "not found", ">>> COPY"][..]),
+        (
+            "FROM base\nRUN true\nCOPY missing.txt /\n",
+            &["Dockerfile:3", "missing.txt", "not found", ">>> COPY"][..],
+        ),
         ("FROM base\nCOPY presnt.txt /\n", &["Dockerfile:2", "presnt.txt", "present.txt"]),
         ("FROM base\nCOPY --from=base /missing /\n", &["Dockerfile:2", "/missing"]),
         ("FROM base\nCOPY --chmod=99 present.txt /\n", &["Dockerfile:2", "99"]),
@@ -63,11 +69,18 @@ fn copies_that_cannot_be() {
 
 #[test]
 fn a_failing_step_shows_its_output_its_lines_and_its_exit_code() {
-    let context = TestContext::of("FROM base\nRUN echo before\nRUN echo to-out; \\\n  echo to-err >&2; exit 7\nRUN echo after\n");
-    let failed = context.build(&["-t", "bad"]).fails(1, &["to-out", "to-err", "exit code: 7", "Dockerfile:3", ">>>"]);
+    let context = TestContext::of(
+        "FROM base\nRUN echo before\nRUN echo to-out; \\\n  echo to-err >&2; exit 7\nRUN echo after\n",
+    );
+    let failed =
+        context.build(&["-t", "bad"]).fails(1, &["to-out", "to-err", "exit code: 7", "Dockerfile:3", ">>>"]);
     assert_eq!(failed.count("after\n") - failed.count("RUN echo after\n"), 0, "{}", failed.stderr);
     let end = failed.stderr.rsplit("------\n > ").next().unwrap();
-    assert!(end.contains("to-out") && end.contains("to-err"), "the output comes again at the end:\n{}", failed.stderr);
+    assert!(
+        end.contains("to-out") && end.contains("to-err"),
+        "the output comes again at the end:\n{}",
+        failed.stderr
+    );
     context.assert_nothing_left();
     for (command, words) in [
         ("RUN /no/such/program", &["127", "/no/such/program"][..]),
@@ -178,7 +191,10 @@ fn a_full_disk() {
     let build = context.build_command(&["-t", "big"]);
     let mut shell = Command::new("unshare");
     shell.args(["--mount", "bash", "-c", script, "-"]).arg(build.get_program()).args(build.get_args());
-    shell.current_dir(context.path(".")).env("RBUILD_ROOT", context.store()).env("HOME", context.path("home"));
+    shell
+        .current_dir(context.path("."))
+        .env("RBUILD_ROOT", context.store())
+        .env("HOME", context.path("home"));
     let out = run(shell, b"");
     if out.code == 99 {
         return skip("a_full_disk", "a tmpfs cannot be mounted here");
