@@ -37,25 +37,50 @@ pub(crate) fn read_inputs(request: &BuildRequest, store: &Store) -> Result<Input
             (Some(unpacked.upper.clone()), Some(unpacked))
         }
     };
-    let in_archive = unpacked.is_some();
-    let (name, path, text) = match &request.dockerfile {
+    let (name, path, text) = dockerfile_text(request, context.as_deref(), unpacked.is_some())?;
+    let ignore = ignore_rules(context.as_deref(), path.as_deref())?;
+    Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
+}
+
+/// The name and the bytes of the Dockerfile that a request names. An archive context cannot be looked into.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_dockerfile(request: &BuildRequest) -> Result<(String, Vec<u8>), BuildError> {
+    let context = match &request.context {
+        ContextSource::Directory(dir) => Some(dir.as_path()),
+        ContextSource::Empty => None,
+        ContextSource::Archive(_) => {
+            let problem = "the context is an archive: give a directory, or a Dockerfile with -f";
+            return Err(BuildError::Request(problem.into()));
+        }
+    };
+    let (name, _, text) = dockerfile_text(request, context, false)?;
+    Ok((name, text))
+}
+
+/// Name, path (if it is a file) and bytes of the Dockerfile.
+fn dockerfile_text(
+    request: &BuildRequest,
+    context: Option<&Path>,
+    in_archive: bool,
+) -> Result<(String, Option<PathBuf>, Vec<u8>), BuildError> {
+    Ok(match &request.dockerfile {
         DockerfileSource::Text { name, text } => (name.clone(), None, text.clone()),
         DockerfileSource::Default => {
-            let dir = context.as_deref().ok_or_else(|| BuildError::Request("there is no Dockerfile".into()))?;
+            let dir = context.ok_or_else(|| BuildError::Request("there is no Dockerfile".into()))?;
             let (name, text) = default_dockerfile(dir)?;
             (name.to_owned(), Some(dir.join(name)), text)
         }
         DockerfileSource::Path(path) => {
-            let full = match (&context, in_archive) {
+            let full = match (context, in_archive) {
                 (Some(dir), true) => confined(dir, path)?,
                 _ => path.clone(),
             };
             let text = read_bounded(&full, MAX_DOCKERFILE).map_err(|error| not_read(path, error))?;
             (path.display().to_string(), Some(full), text)
         }
-    };
-    let ignore = ignore_rules(context.as_deref(), path.as_deref())?;
-    Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
+    })
 }
 
 /// `Dockerfile`, else `dockerfile`.

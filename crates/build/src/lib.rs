@@ -15,6 +15,7 @@ mod dockerfile;
 mod error;
 mod image;
 mod images;
+mod kind;
 mod layout;
 mod lower;
 mod outputs;
@@ -25,7 +26,9 @@ pub mod time;
 
 pub use build::{BuildResult, Environment, build};
 pub use csv::csv_fields;
+pub use dockerfile::read_dockerfile;
 pub use error::{BuildError, ErrorKind};
+pub use lower::{Examined, examine};
 pub use rbuild_ir::NetworkMode;
 pub use rbuild_layer::Compression;
 pub use rbuild_registry::ClientConfig;

@@ -53,6 +53,11 @@ pub(crate) async fn write(output: &Output, build: &Finished<'_>, step: &StepCont
         Output::Local(dir) => {
             let view = view(build, step).await?;
             let dir = dir.clone();
+            std::fs::create_dir_all(&dir).map_err(|source| BuildError::Io {
+                action: "cannot create",
+                path: dir.display().to_string(),
+                source,
+            })?;
             on_thread(move || Ok(rbuild_snapshot::export_tree(&*view, &dir)?)).await
         }
         Output::Tar(dest) => {

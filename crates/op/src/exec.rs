@@ -194,7 +194,10 @@ mod tests {
     #[test]
     fn hosts_name_the_step_and_what_was_added() {
         let text = hosts("box", &[("db".into(), "10.0.0.2".into())]);
-        assert_eq!(text, "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n");
+        assert_eq!(
+            text,
+            "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n"
+        );
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! COPY and ADD (A12, A-124 to A-127).
 
-use super::config::expand;
+use super::config::{expand, expand_text};
 use super::mounts::MAIN_CONTEXT;
 use super::remote::{Remote, classify};
 use super::state::{Root, State};
 use super::unsupported::Unsupported;
 use super::vertices::Inputs;
 use super::{Lowering, Outcome, names};
-use crate::ast::{AddInstruction, CopyInstruction, SourceContent, SourcesAndDest, Word};
+use crate::ast::{AddInstruction, CopyInstruction, SourceContent, SourcesAndDest, Span, Word};
+use crate::lint::copy_ignored_file;
 use crate::paths;
 use crate::quote::go_quote;
 use crate::shell::Lex;
@@ -111,11 +112,19 @@ impl Lowering<'_, '_> {
     ) -> Outcome {
         let lex = self.plan.lex;
         let lines = command.instruction.lines;
-        let sources: Vec<String> =
-            copying.paths.sources.iter().map(|word| expand(state, &lex, word)).collect::<Outcome<_>>()?;
+        let sources: Vec<String> = copying
+            .paths
+            .sources
+            .iter()
+            .map(|word| expand(&mut *state, &lex, word))
+            .collect::<Outcome<_>>()?;
         let dest = expand(state, &lex, &copying.paths.dest)?;
-        let contents: Vec<(String, String)> =
-            copying.paths.contents.iter().map(|content| inline(state, content)).collect::<Outcome<_>>()?;
+        let contents: Vec<(String, String)> = copying
+            .paths
+            .contents
+            .iter()
+            .map(|content| inline(&mut *state, content))
+            .collect::<Outcome<_>>()?;
         self.spent += contents.iter().map(|(_, data)| data.len()).sum::<usize>();
         if let Some(chmod) = &copying.chmod {
             check_chmod(chmod)?;
@@ -134,6 +143,15 @@ impl Lowering<'_, '_> {
 
         if copying.keep_git_dir && sources.iter().all(|source| classify(source) == Remote::No) {
             self.refuse(Unsupported::KeepGitDir, lines);
+        }
+
+        if let (Some(ignore), true) = (&self.plan.options.ignore, command.sources.is_empty()) {
+            let local =
+                sources.iter().zip(&copying.paths.sources).filter(|(path, _)| classify(path) == Remote::No);
+            let check = |(path, word): (&String, &Word)| {
+                copy_ignored_file::check(ignore, copying.is_add, path, word.span)
+            };
+            state.findings.extend(local.filter_map(check));
         }
 
         let shown = names::shown(&command.instruction.original, &lex, &state.env);
@@ -168,19 +186,19 @@ impl Lowering<'_, '_> {
 }
 
 /// An expanded flag; empty is as good as not written.
-fn flag(state: &State, lex: &Lex, word: Option<&Word>) -> Outcome<Option<String>> {
+fn flag(state: &mut State, lex: &Lex, word: Option<&Word>) -> Outcome<Option<String>> {
     let value = word.map(|word| expand(state, lex, word)).transpose()?;
     Ok(value.filter(|value| !value.is_empty()))
 }
 
 /// A heredoc's file name and content. Bodies are expanded with `\` as escape and quotes as they are.
-fn inline(state: &State, content: &SourceContent) -> Outcome<(String, String)> {
+fn inline(state: &mut State, content: &SourceContent) -> Outcome<(String, String)> {
     let name = content.path.value.clone();
     if !content.expand {
         return Ok((name, content.data.clone()));
     }
     let lex = Lex { skip_process_quotes: true, ..Lex::new('\\') };
-    let data = lex.word(&content.data, &state.env).map_err(|error| error.to_string())?;
+    let data = expand_text(state, &lex, &content.data, Span::default())?;
     Ok((name, data))
 }
 
