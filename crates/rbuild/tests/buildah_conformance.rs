@@ -239,7 +239,9 @@ fn describe(image: &Image, base: &BTreeMap<String, Entry>) -> String {
         writeln!(out, "{key}: {value}").unwrap();
     }
     for line in image.history().iter().filter(|line| !line.contains("COPY root/ /") && *line != "- CMD [\"sh\"]") {
-        writeln!(out, "{}", line.replace('\n', "\\n")).unwrap();
+        // Upstream's text itself is not ours to keep.
+        let (instruction, rest) = line.split_at(line.trim_start_matches("- ").find(' ').map_or(line.len(), |at| at + line.len() - line.trim_start_matches("- ").len()));
+        writeln!(out, "{instruction} {:016x}", support::fnv(rest.as_bytes())).unwrap();
     }
     let layers = image.history().iter().filter(|line| !line.starts_with("- ")).count();
     assert_eq!(layers, image.layers.len(), "every layer has an entry in the history (B-010)");

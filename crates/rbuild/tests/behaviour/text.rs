@@ -111,7 +111,7 @@ EOF
 RUN cat > /fed <<EOF && echo after > /after
 fed $arg \\$arg
 EOF
-RUN (cat <<\"A\"; cat <<B) > /two
+RUN (cat <<\"A\" ; cat <<B ) > /two
 quoted $arg
 A
 unquoted $arg

@@ -197,10 +197,7 @@ impl Image {
             write!(out, "{}{:04o} {owner} {time} /{path}", entry.kind, entry.mode).unwrap();
             match entry.kind {
                 '-' => {
-                    let hash = entry.content.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-                    });
-                    write!(out, " {} {hash:016x}", entry.content.len()).unwrap();
+                    write!(out, " {} {:016x}", entry.content.len(), super::fnv(&entry.content)).unwrap();
                 }
                 'l' => write!(out, " -> {}", entry.link).unwrap(),
                 _ => {}

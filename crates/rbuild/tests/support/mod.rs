@@ -235,6 +235,11 @@ impl Context<'_> {
     }
 }
 
+/// A short fingerprint (FNV-1a).
+pub fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// Gives `path` and everything below it this modification time.
 pub fn set_times(path: &Path, seconds: i64) {
     if fs::symlink_metadata(path).unwrap().is_dir() {
