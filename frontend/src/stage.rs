@@ -366,7 +366,9 @@ impl<'a> Plan<'a> {
                 self.lex.process(from, &scope).map(|expansion| expansion.unmatched).unwrap_or_default();
             match unset.first() {
                 Some(name) => {
-                    format!("rbuild puts in ARGs that the stage declares above: add ARG {name} with a value")
+                    format!(
+                    "rbuild puts in values of ARGs that the stage declares above, not of ENV: add ARG {name}=value"
+                )
                 }
                 None => "the name is empty: give the ARG a value".to_owned(),
             }

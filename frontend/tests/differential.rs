@@ -51,19 +51,7 @@ const NODES: &[NodeRule] = &[
         "it takes a flag with an empty value for a path",
     ),
     (|node| node.json && is(node, "copy"), "it does not know the JSON form of COPY"),
-    (|node| !node.empty_continuations.is_empty(), "it ends an instruction at a blank line"),
     (|node| has_quote_or_escape(node), "it takes quotes and escapes off in its own way"),
-    (|node| node.original.contains('#'), "it takes `#` inside a continued line for a comment"),
-    (
-        |node| {
-            ["env", "label"].iter().any(|name| is(node, name))
-                && node.args.iter().any(|word| word.value.contains('$'))
-        },
-        "it cuts words at variables",
-    ),
-    (|node| has_legacy_pair(node), "it trims values of the legacy form differently"),
-    (|node| is(node, "healthcheck") || is(node, "onbuild"), "it does not look into these"),
-    (|node| node.original.trim() != node.original, "it keeps blanks at the ends"),
 ];
 
 fn is(node: &Node, keyword: &str) -> bool {
@@ -72,10 +60,6 @@ fn is(node: &Node, keyword: &str) -> bool {
 
 fn has_quote_or_escape(node: &Node) -> bool {
     !is(node, "run") && node.original.contains(['"', '\'', '\\'])
-}
-
-fn has_legacy_pair(node: &Node) -> bool {
-    node.args.len() == 3 && node.args[2].value.is_empty()
 }
 
 fn longest_continuation(text: &str) -> usize {
