@@ -75,7 +75,15 @@ pub async fn build(
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let contexts = Contexts::open(&request, &mut inputs, &store)?;
     let build = Build {
-        engine: Arc::new(engine(environment, &request, &contexts, &store, &images, &definition.image, &cancel)),
+        engine: Arc::new(engine(
+            environment,
+            &request,
+            &contexts,
+            &store,
+            &images,
+            &definition.image,
+            &cancel,
+        )),
         names: names(&request),
         pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request)).map(Arc::new),
         request,
@@ -206,7 +214,10 @@ impl Build {
     /// Whether anything wants the result as an image: it always goes to the store unless only files are asked for.
     fn wants_image(&self) -> bool {
         let outputs = &self.request.outputs;
-        outputs.is_empty() || !self.names.is_empty() || self.pusher.is_some() || outputs.iter().any(outputs::wants_image)
+        outputs.is_empty()
+            || !self.names.is_empty()
+            || self.pusher.is_some()
+            || outputs.iter().any(outputs::wants_image)
     }
 
     async fn solve(
@@ -267,8 +278,8 @@ impl Build {
         step: &StepContext,
     ) -> Result<Documents, BuildError> {
         let layers = self.layers(root, step).await?;
-        let mut documents =
-            documents(image, &layers).map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
+        let mut documents = documents(image, &layers)
+            .map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
         self.store.put_blob(&documents.config)?;
         self.store.put_blob(&documents.manifest)?;
         if let Some(created) = &documents.created {

@@ -15,6 +15,7 @@ mod dockerfile;
 mod error;
 mod image;
 mod images;
+mod kind;
 mod layout;
 mod lower;
 mod outputs;
@@ -33,5 +34,6 @@ pub use rbuild_layer::Compression;
 pub use rbuild_registry::ClientConfig;
 pub use rbuild_solver::NoCache;
 pub use request::{
-    BuildRequest, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext, Output,
+    BuildRequest, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext,
+    Output,
 };

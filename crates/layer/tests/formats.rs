@@ -129,6 +129,27 @@ fn gnu_tar_reads_what_is_packed() {
     assert!(lines[1].ends_with(&long), "{list}");
 }
 
+/// The directory an archive is unpacked into is there before it, whatever the archive says it is.
+#[test]
+fn an_archives_entry_for_its_root_is_passed_over() {
+    if !common::privileged("an_archives_entry_for_its_root_is_passed_over") {
+        return;
+    }
+    let roots = [
+        Raw::new().file("", "data of a file without a name"),
+        Raw::new().file(".", "data"),
+        Raw::new().symlink("./", "/etc"),
+        Raw::new().dir("./"),
+    ];
+    for root in roots {
+        let tar = root.file("a", "data").end();
+        let (_dir, fd) = staging();
+        let entries = unpack_archive(&tar[..], &fd, &Limits::default()).unwrap();
+        let paths: Vec<String> = entries.iter().map(|entry| entry.path.to_string()).collect();
+        assert_eq!(paths, ["/a"]);
+    }
+}
+
 #[test]
 fn entries_of_a_users_archive() {
     if !common::privileged("entries_of_a_users_archive") {

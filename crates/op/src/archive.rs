@@ -29,7 +29,9 @@ pub(crate) fn unpacked(engine: &Engine, op: &CopyOp, selection: &Selection) -> R
 /// The file of this root, if it is one and is to be unpacked.
 fn archive_of(root: &Root, unpack: Unpack) -> Result<Option<File>, OpError> {
     let (RootKind::File { .. }, [entry]) = (&root.kind, root.entries.as_slice()) else { return Ok(None) };
-    let Some(data) = entry.data.as_ref().filter(|_| entry.meta.kind == FileKind::Regular) else { return Ok(None) };
+    let Some(data) = entry.data.as_ref().filter(|_| entry.meta.kind == FileKind::Regular) else {
+        return Ok(None);
+    };
     let open = |data: &DataRef| rbuild_snapshot::open_source(&data.source, &entry.source);
     if unpack == Unpack::Auto && !rbuild_layer::is_archive(open(data)?)? {
         return Ok(None);

@@ -193,7 +193,11 @@ impl Engine {
     }
 
     /// The layer's overlay directory, which is made if the layer is only a recipe, a blob, or in a registry.
-    pub(crate) async fn dir_of(self: &Arc<Self>, layer: &Arc<Layer>, step: &StepContext) -> Result<PathBuf, OpError> {
+    pub(crate) async fn dir_of(
+        self: &Arc<Self>,
+        layer: &Arc<Layer>,
+        step: &StepContext,
+    ) -> Result<PathBuf, OpError> {
         let dir = layer.dir.get_or_try_init(|| async {
             if let Some(dir) = self.store.layer_dir(&layer.id)? {
                 return Ok(dir);
@@ -233,7 +237,8 @@ impl Engine {
             let ingest = store.new_layer_dir()?;
             let blob = store.open_blob(&packed.descriptor.digest)?;
             let dest = std::fs::File::open(&ingest.upper)?;
-            let unpacked = rbuild_layer::unpack_layer(blob, &packed.descriptor.media_type, &dest, &Default::default())?;
+            let unpacked =
+                rbuild_layer::unpack_layer(blob, &packed.descriptor.media_type, &dest, &Default::default())?;
             if unpacked.diff_id != packed.diff_id {
                 return Err(OpFailure::WrongDiffId {
                     blob: packed.descriptor.digest,
@@ -280,13 +285,21 @@ impl Engine {
     }
 
     /// The overlay directories of a root, base first.
-    pub(crate) async fn dirs_of(self: &Arc<Self>, root: &Root, step: &StepContext) -> Result<Vec<PathBuf>, OpError> {
+    pub(crate) async fn dirs_of(
+        self: &Arc<Self>,
+        root: &Root,
+        step: &StepContext,
+    ) -> Result<Vec<PathBuf>, OpError> {
         let dirs = root.layers.iter().map(|layer| self.dir_of(layer, step));
         futures_util::future::try_join_all(dirs).await
     }
 
     /// The files of a root. Layers that are recipes are looked at as they are; all others become directories.
-    pub async fn view(self: &Arc<Self>, root: Option<&Root>, step: &StepContext) -> Result<Arc<ChainView>, OpError> {
+    pub async fn view(
+        self: &Arc<Self>,
+        root: Option<&Root>,
+        step: &StepContext,
+    ) -> Result<Arc<ChainView>, OpError> {
         let Some(root) = root else { return Ok(Arc::new(ChainView::new(Vec::new()))) };
         let view = root.view.get_or_try_init(|| async {
             let layers = root.layers.iter().map(|layer| self.chain_layer(layer, step));
@@ -296,7 +309,11 @@ impl Engine {
         view.await.cloned()
     }
 
-    async fn chain_layer(self: &Arc<Self>, layer: &Arc<Layer>, step: &StepContext) -> Result<ChainLayer, OpError> {
+    async fn chain_layer(
+        self: &Arc<Self>,
+        layer: &Arc<Layer>,
+        step: &StepContext,
+    ) -> Result<ChainLayer, OpError> {
         if let Some(recipe) = &layer.recipe {
             return Ok(ChainLayer::Recipe(Arc::clone(recipe)));
         }
@@ -421,7 +438,9 @@ impl Engine {
                 continue;
             }
             let prefix = |root: &Root| Root::new(root.layers[..count].to_vec());
-            if self.content_of_top(&prefix(one), step).await? != self.content_of_top(&prefix(other), step).await? {
+            if self.content_of_top(&prefix(one), step).await?
+                != self.content_of_top(&prefix(other), step).await?
+            {
                 return Ok(false);
             }
         }
@@ -491,7 +510,15 @@ fn packed_layer(row: &Packed) -> PackedLayer {
 fn store_row(layer: &Layer, kind: LayerKind) -> rbuild_store::Layer {
     let (created, created_nanos) = layer.created.map_or((0, 0), since_epoch);
     let content_digest = layer.content.get().copied();
-    rbuild_store::Layer { id: layer.id, kind, content_digest, created, created_nanos, bytes: 0, has_dir: false }
+    rbuild_store::Layer {
+        id: layer.id,
+        kind,
+        content_digest,
+        created,
+        created_nanos,
+        bytes: 0,
+        has_dir: false,
+    }
 }
 
 fn written_row(layer: &Layer) -> rbuild_store::Layer {
@@ -501,8 +528,15 @@ fn written_row(layer: &Layer) -> rbuild_store::Layer {
 fn pulled_rows(packed: &PackedLayer) -> Batch {
     let id = packed.diff_id;
     let kind = LayerKind::Pulled;
-    let layer =
-        rbuild_store::Layer { id, kind, content_digest: Some(id), created: 0, created_nanos: 0, bytes: 0, has_dir: false };
+    let layer = rbuild_store::Layer {
+        id,
+        kind,
+        content_digest: Some(id),
+        created: 0,
+        created_nanos: 0,
+        bytes: 0,
+        has_dir: false,
+    };
     Batch::new().layer(layer).packed(Packed {
         layer: id,
         codec: PULLED.to_owned(),

@@ -28,7 +28,9 @@ pub enum OpFailure {
     #[error("{0} is not supported yet")]
     NotSupported(String),
     /// The blob of a layer is neither here nor known to any source.
-    #[error("layer {0} is not in the store and no source has it: remove the image that refers to it and build again")]
+    #[error(
+        "layer {0} is not in the store and no source has it: remove the image that refers to it and build again"
+    )]
     LayerLost(rbuild_oci::Digest),
     /// A blob does not unpack to what its image says.
     #[error("layer {blob} unpacks to {found}, but the image config says {expected}: the image is damaged")]

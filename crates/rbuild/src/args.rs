@@ -44,8 +44,10 @@ pub(crate) enum Command {
 }
 
 /// Names and aliases of the commands; anything else as the first argument means `build`.
-pub(crate) const COMMANDS: &[&str] =
-    &["build", "b", "check", "plan", "ast", "images", "inspect", "history", "tag", "rmi", "prune", "version", "help"];
+pub(crate) const COMMANDS: &[&str] = &[
+    "build", "b", "check", "plan", "ast", "images", "inspect", "history", "tag", "rmi", "prune", "version",
+    "help",
+];
 
 /// Which Dockerfile is meant, and how it would be built.
 #[derive(Debug, Args)]
@@ -189,7 +191,14 @@ pub(crate) struct BuildArgs {
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// How to show progress
-    #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", hide_env = true, value_name = "TYPE", default_value = "auto")]
+    #[arg(
+        long,
+        value_enum,
+        env = "BUILDKIT_PROGRESS",
+        hide_env = true,
+        value_name = "TYPE",
+        default_value = "auto"
+    )]
     pub(crate) progress: ProgressArg,
     /// Write the image's digest to a file
     #[arg(long, value_name = "FILE")]

@@ -56,8 +56,11 @@ impl<'d> Placer<'d> {
     ) -> Result<(), UnpackError> {
         let bad = |reason| Err(UnpackError::Entry { path: path.clone(), reason });
         let Some(name) = path.file_name() else {
-            if entry.kind != TarKind::Directory {
-                return bad("the root can only be a directory");
+            match (&entry.kind, self.overlay) {
+                (TarKind::Directory, _) => {}
+                // An archive that users ADD is unpacked into a directory that is there: such an entry is passed over.
+                (_, false) => return Ok(()),
+                (_, true) => return bad("the root can only be a directory"),
             }
             return self.dirs.insert(path, path, DirMeta::of(entry));
         };

@@ -103,7 +103,8 @@ fn raise_open_files() -> Option<u64> {
 fn resolv_conf() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let own = read("/etc/resolv.conf");
-    let servers: Vec<&str> = own.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim).collect();
+    let servers: Vec<&str> =
+        own.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim).collect();
     if servers == ["127.0.0.53"] {
         let upstream = read("/run/systemd/resolve/resolv.conf");
         if !upstream.is_empty() {
@@ -116,18 +117,25 @@ fn resolv_conf() -> String {
 fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
     let id = result.config.map(|config| config.to_string());
     if let (Some(file), Some(id)) = (&args.iidfile, &id) {
-        std::fs::write(file, id).with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
+        std::fs::write(file, id)
+            .with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
     }
     if let Some(file) = &args.metadata_file {
         let text = serde_json::to_string_pretty(&metadata(result))? + "\n";
-        std::fs::write(file, text).with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
+        std::fs::write(file, text)
+            .with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
     }
     if args.quiet {
         output::print(&id.map(|id| id + "\n").unwrap_or_default())?;
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<String> = result.names.iter().map(|name| name.familiar()).collect();
-    let steps = format!("{} steps: {} executed, {} cached", result.executed + result.cached, result.executed, result.cached);
+    let steps = format!(
+        "{} steps: {} executed, {} cached",
+        result.executed + result.cached,
+        result.executed,
+        result.cached
+    );
     let image = id.map(|id| format!("; image {id} {}", names.join(" "))).unwrap_or_default();
     report::line(format!("{steps}{image}").trim_end());
     Ok(ExitCode::SUCCESS)
@@ -148,10 +156,15 @@ fn metadata(result: &BuildResult) -> serde_json::Value {
     value
 }
 
-/// A failing step's whole output comes before the error.
+/// A failing step's whole output and its lines in the Dockerfile come before the error.
 fn explain(error: BuildError, summary: &Summary) -> anyhow::Error {
-    if let (BuildError::Step { .. }, Some(step)) = (&error, &summary.failed) {
-        report::failed_step(step);
+    if let BuildError::Step { excerpt, .. } = &error {
+        if let Some(step) = summary.failed.as_ref().filter(|step| !step.output.is_empty()) {
+            report::failed_step(step);
+        }
+        if !excerpt.is_empty() {
+            report::line(excerpt.trim_end());
+        }
     }
     error.into()
 }
