@@ -45,7 +45,7 @@ pub(crate) struct Node<'a> {
     pub(crate) context: Option<(String, NamedContext)>,
     /// FROM's lines, or those of the instruction that reads the image.
     pub(crate) lines: LineRange,
-    /// FROM's place; empty for an image that is only read from.
+    /// FROM's place, or that of the flag that names the image; empty for triggers.
     pub(crate) span: Span,
     /// The comments above FROM.
     pub(crate) comments: &'a [String],
@@ -175,7 +175,7 @@ impl<'a> Plan<'a> {
             platform,
             context,
             lines,
-            span: stage.instruction.span,
+            span: stage.from.image.span,
             comments: &stage.instruction.prev_comments,
             used,
             commands: Vec::new(),
@@ -285,11 +285,12 @@ impl<'a> Plan<'a> {
                     let from = mount_from(mount.as_str()).filter(|from| !from.is_empty());
                     if from.is_none() {
                         // BuildKit counts these as stages: it shows in step names and in `--from=<index>`.
-                        self.image("scratch", lines);
+                        self.image("scratch", lines, Span::default());
                     }
                     let from =
                         from.map(|from| self.mount_from(node, from, mount, lines, before)).transpose()?;
-                    sources.push(from.map(|from| self.named_source(&from, lines)));
+                    let span = if on_build { Span::default() } else { mount.span };
+                    sources.push(from.map(|from| self.named_source(&from, lines, span)));
                 }
             }
             _ => {}
@@ -320,7 +321,7 @@ impl<'a> Plan<'a> {
                 .ok()
                 .filter(|index| *index < self.nodes.len())
                 .ok_or_else(|| error(format!("invalid stage index {index}"))),
-            Err(_) => Ok(self.named_source(from, lines)),
+            Err(_) => Ok(self.named_source(from, lines, span)),
         }
     }
 
@@ -365,7 +366,9 @@ impl<'a> Plan<'a> {
                 self.lex.process(from, &scope).map(|expansion| expansion.unmatched).unwrap_or_default();
             match unset.first() {
                 Some(name) => {
-                    format!("rbuild puts in ARGs that the stage declares above: add ARG {name} with a value")
+                    format!(
+                    "rbuild puts in values of ARGs that the stage declares above, not of ENV: add ARG {name}=value"
+                )
                 }
                 None => "the name is empty: give the ARG a value".to_owned(),
             }
@@ -373,15 +376,15 @@ impl<'a> Plan<'a> {
     }
 
     /// The stage called `from`, else a new node for the image.
-    fn named_source(&mut self, from: &str, lines: LineRange) -> usize {
+    fn named_source(&mut self, from: &str, lines: LineRange, span: Span) -> usize {
         if let Some(&stage) = self.by_name.get(&from.to_lowercase()) {
             return stage;
         }
-        self.image(from, lines)
+        self.image(from, lines, span)
     }
 
     /// A new node for an image that is read from.
-    fn image(&mut self, name: &str, lines: LineRange) -> usize {
+    fn image(&mut self, name: &str, lines: LineRange, span: Span) -> usize {
         self.nodes.push(Node {
             name: None,
             shown: String::new(),
@@ -390,7 +393,7 @@ impl<'a> Plan<'a> {
             platform: None,
             context: None,
             lines,
-            span: Span::default(),
+            span,
             comments: &[],
             used: BTreeSet::new(),
             commands: Vec::new(),
