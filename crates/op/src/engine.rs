@@ -436,7 +436,11 @@ impl Engine {
     }
 
     /// Digest of the content of all layers of a root, but for times.
-    pub(crate) async fn chain_content(self: &Arc<Self>, root: &Root, step: &StepContext) -> Result<Digest, OpError> {
+    pub(crate) async fn chain_content(
+        self: &Arc<Self>,
+        root: &Root,
+        step: &StepContext,
+    ) -> Result<Digest, OpError> {
         let mut text = "rbuild.chain-content.v1\n".to_owned();
         for count in 1..=root.layers.len() {
             text.push_str(&format!("{}\n", self.content_of_top(&root.prefix(count), step).await?));

@@ -31,7 +31,9 @@ pub enum OpFailure {
     #[error("secret {0}: not found: give it with --secret id={0},src=FILE or --secret id={0},env=VARIABLE")]
     NoSecret(String),
     /// A RUN needs an SSH agent that the build was not given.
-    #[error("ssh agent {0}: not found: give it with --ssh {0} (the agent of $SSH_AUTH_SOCK) or --ssh {0}=SOCKET")]
+    #[error(
+        "ssh agent {0}: not found: give it with --ssh {0} (the agent of $SSH_AUTH_SOCK) or --ssh {0}=SOCKET"
+    )]
     NoAgent(String),
     /// What a RUN wants to mount is not there.
     #[error("cannot mount {0}")]
