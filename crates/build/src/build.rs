@@ -101,6 +101,8 @@ fn engine(
         epoch: image.source_date_epoch.filter(|_| request.rewrite_timestamp),
         resolv_conf: environment.resolv_conf.clone(),
         shm_size: request.shm_size,
+        confidential: request.confidential.clone(),
+        no_cache: request.no_cache.clone(),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         cancel: cancel.clone(),
     };

@@ -124,6 +124,7 @@ fn kind_of(error: &OpError) -> ErrorKind {
             OpFailure::Process { .. } => ErrorKind::Step,
             OpFailure::Canceled => ErrorKind::Canceled,
             OpFailure::NotAllowed { .. } | OpFailure::NotSupported(_) => ErrorKind::Usage,
+            OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,
             OpFailure::LayerLost(_) => ErrorKind::Environment,
             OpFailure::WrongDiffId { .. } => ErrorKind::Registry,
         };

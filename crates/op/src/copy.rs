@@ -59,7 +59,8 @@ impl CopyStep {
                 for (place, source) in op.sources.iter().enumerate() {
                     let CopySource::Path { from: Source::Context(name), path } = source else { continue };
                     let context = engine.settings.contexts.get(name);
-                    let context = context.ok_or_else(|| format!("internal error: no build context `{name}`"))?;
+                    let context =
+                        context.ok_or_else(|| format!("internal error: no build context `{name}`"))?;
                     let excluded_by = |path: &TreePath| context.excluded_by(path);
                     let options = Selecting::new(&op, true)?;
                     let options = SelectOptions { excluded_by: Some(&excluded_by), ..options.options(&op) };
@@ -72,7 +73,11 @@ impl CopyStep {
         self.from_contexts.get_or_try_init(select).await
     }
 
-    async fn select_from_inputs(&self, inputs: &Inputs<Root>, step: &StepContext) -> Result<&Arc<Selections>, OpError> {
+    async fn select_from_inputs(
+        &self,
+        inputs: &Inputs<Root>,
+        step: &StepContext,
+    ) -> Result<&Arc<Selections>, OpError> {
         let select = || async {
             let mut views: BTreeMap<usize, Arc<ChainView>> = BTreeMap::new();
             for source in &self.op.sources {
@@ -167,7 +172,11 @@ impl Selecting {
     fn new(op: &CopyOp, own: bool) -> Result<Self, CopyError> {
         Ok(Self {
             chmod: op.chmod.as_deref().map(Chmod::parse).transpose()?,
-            exclude: if op.exclude.is_empty() { None } else { Some(rbuild_copy::exclude_matcher(&op.exclude)?) },
+            exclude: if op.exclude.is_empty() {
+                None
+            } else {
+                Some(rbuild_copy::exclude_matcher(&op.exclude)?)
+            },
             ownership: ownership(op, own),
         })
     }
@@ -206,8 +215,9 @@ impl Op for CopyStep {
 
     async fn operation_key(&self, _: &StepContext) -> Result<OperationKey, OpError> {
         let selected = Arc::clone(self.select_from_contexts().await?);
-        let digest =
-            blocking(move || -> Result<Digest, OpError> { Ok(rbuild_copy::selection_digest(&selected.selections)) });
+        let digest = blocking(move || -> Result<Digest, OpError> {
+            Ok(rbuild_copy::selection_digest(&selected.selections))
+        });
         Ok(OperationKey::of(self.preimage(digest.await?)))
     }
 
@@ -218,8 +228,9 @@ impl Op for CopyStep {
     async fn inputs_digest(&self, inputs: &Inputs<Root>) -> Result<Option<Digest>, OpError> {
         let step = self.engine.quiet_step();
         let selected = Arc::clone(self.select_from_inputs(inputs, &step).await?);
-        let digest =
-            blocking(move || -> Result<Digest, OpError> { Ok(rbuild_copy::selection_digest(&selected.selections)) });
+        let digest = blocking(move || -> Result<Digest, OpError> {
+            Ok(rbuild_copy::selection_digest(&selected.selections))
+        });
         Ok(Some(digest.await?))
     }
 
@@ -230,11 +241,16 @@ impl Op for CopyStep {
         let view = self.engine.view(parent, step).await?;
         let op = Arc::clone(&self.op);
         let recipe = blocking(move || -> Result<Recipe, OpError> {
-            let owner = op.chown.as_deref().map(|chown| rbuild_copy::resolve_owner(&*view, chown)).transpose()?;
+            let owner =
+                op.chown.as_deref().map(|chown| rbuild_copy::resolve_owner(&*view, chown)).transpose()?;
             let chmod = op.chmod.as_deref().map(Chmod::parse).transpose()?;
             let (seconds, nanos) = since_epoch(now);
-            let options =
-                PlaceOptions { chown: owner, chmod, link: op.link, created_time: Timestamp { seconds, nanos } };
+            let options = PlaceOptions {
+                chown: owner,
+                chmod,
+                link: op.link,
+                created_time: Timestamp { seconds, nanos },
+            };
             let tree: &dyn Tree = &*view;
             Ok(Recipe::new(rbuild_copy::place(&selections, &op.dest, tree, &options)?)?)
         });
