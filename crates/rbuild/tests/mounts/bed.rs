@@ -9,7 +9,7 @@ const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &str = "sh cat ls echo touch mkdir rm ln mv stat sleep grep test env id true dd wc df chmod nc readlink date";
 
 /// Every Dockerfile begins with this.
-const BASE: &str = "FROM scratch AS base\nCOPY bin /bin\n";
+const BASE: &str = "FROM scratch AS base\nCOPY bin /bin\nFROM base AS main\n";
 
 pub(crate) struct Bed {
     dir: tempfile::TempDir,
@@ -122,6 +122,7 @@ impl Bed {
     pub(crate) fn files(&self, dockerfile: &str, args: &[&str]) -> PathBuf {
         let out = self.path("out");
         let _ = fs::remove_dir_all(&out);
+        fs::create_dir(&out).unwrap();
         let output = format!("type=local,dest={}", out.display());
         self.build(dockerfile, &[args, &["-o", &output]].concat()).succeeded();
         out

@@ -44,7 +44,7 @@ fn a_084_a_stage_is_mounted_and_its_links_stay_inside() {
     symlink("/etc", bed.context().join("out")).unwrap();
     symlink("../../../../plain", bed.context().join("up")).unwrap();
     let stage = "FROM base AS other\n\
-                 RUN mkdir /etc && echo inside >/etc/hostname && ln -s / /root-link && ln -s /etc/hostname /abs && ln -s ../../../etc /up\n\
+                 RUN echo inside >/etc/hostname && ln -s / /root-link && ln -s /etc/hostname /abs && ln -s ../../../etc /up\n\
                  FROM base\n";
     bed.builds(&format!("{stage}RUN --mount=from=other,target=/m test $(cat /m/etc/hostname) = inside"));
     // CVE-2024-1753: the link leads to the stage's root, not to the machine's.
