@@ -13,6 +13,7 @@ use crate::lower::{ImageRequest, LowerOptions, NamedContext, mount_from};
 use crate::quote::go_quote;
 use crate::scope::{Budget, COPY_REFUSAL, Scope};
 use crate::shell::{Expansion, Lex, ShellError};
+use crate::source::MAX_DIAGNOSTICS;
 use crate::suggest::{suggest, with_suggestion};
 use rbuild_oci::{Platform, Reference};
 use std::borrow::Cow;
@@ -91,6 +92,8 @@ pub(crate) struct Plan<'a> {
     contexts: Contexts,
     by_name: HashMap<String, usize>,
     budget: Budget,
+    /// How many more unset names of FROM lines are looked into: each costs a walk over all known names.
+    unset_left: usize,
 }
 
 impl<'a> Plan<'a> {
@@ -118,6 +121,7 @@ impl<'a> Plan<'a> {
             known,
             dockerfile,
             budget: Budget::default(),
+            unset_left: MAX_DIAGNOSTICS,
             options,
             lex,
             globals,
@@ -191,7 +195,7 @@ impl<'a> Plan<'a> {
 
     /// Expands a word of FROM, which sees global arguments only.
     fn expand_global(
-        &self,
+        &mut self,
         word: &Word,
         stage: &Stage,
         linter: &mut Linter,
@@ -201,8 +205,11 @@ impl<'a> Plan<'a> {
             Ok(expansion) => &expansion.unmatched,
             Err(error) => &error.unmatched,
         };
-        for finding in undefined_arg_in_from::check(word, unmatched, &self.known) {
-            linter.report(finding, &stage.instruction);
+        if !unmatched.is_empty() && self.unset_left > 0 {
+            self.unset_left -= 1;
+            for finding in undefined_arg_in_from::check(word, unmatched, &self.known) {
+                linter.report(finding, &stage.instruction);
+            }
         }
         expansion
     }
@@ -215,7 +222,7 @@ impl<'a> Plan<'a> {
 
     /// FROM's `--platform`.
     fn stage_platform(
-        &self,
+        &mut self,
         stage: &Stage,
         used: &mut BTreeSet<String>,
         linter: &mut Linter,
