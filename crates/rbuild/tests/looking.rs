@@ -1,6 +1,8 @@
 //! `check`, `plan`, `ast`, `--check` and `--call`: looking at a Dockerfile without building it. Needs neither root nor a
 //! registry: everything stands on `scratch`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
