@@ -45,6 +45,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
         shm_size: args.shm_size.as_deref().map(bytes).transpose()?,
         entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?,
+        confidential: Default::default(),
         max_parallelism: args.max_parallelism,
         stat_cache: !args.no_stat_cache,
         compression: Compression::default(),

@@ -242,6 +242,18 @@ impl TestContext {
     }
 }
 
+/// Bytes that no codec makes smaller, the same every time.
+pub fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..count).map(|_| next()).collect()
+}
+
 /// Runs a command to its end.
 pub fn run(mut command: Command, stdin: &[u8]) -> Run {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
