@@ -117,6 +117,8 @@ fn engine(
         resolv_conf: environment.resolv_conf.clone(),
         open_files: environment.open_files,
         shm_size: request.shm_size,
+        confidential: request.confidential.clone(),
+        no_cache: request.no_cache.clone(),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         cancel: cancel.clone(),
     };

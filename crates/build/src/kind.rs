@@ -51,6 +51,7 @@ fn of_operation(failure: &OpFailure) -> ErrorKind {
         OpFailure::Process { .. } => ErrorKind::Step,
         OpFailure::Canceled => ErrorKind::Canceled,
         OpFailure::NotAllowed { .. } | OpFailure::NotSupported(_) => ErrorKind::Usage,
+        OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,
         OpFailure::LayerLost(_) => ErrorKind::Environment,
         OpFailure::WrongDiffId { .. } => ErrorKind::Registry,
     }

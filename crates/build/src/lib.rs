@@ -31,6 +31,7 @@ pub use error::{BuildError, ErrorKind};
 pub use lower::{Examined, examine};
 pub use rbuild_ir::NetworkMode;
 pub use rbuild_layer::Compression;
+pub use rbuild_op::{Confidential, MAX_SECRET_BYTES, Secret};
 pub use rbuild_registry::ClientConfig;
 pub use rbuild_solver::NoCache;
 pub use request::{

@@ -53,10 +53,6 @@ fn text(examined: &Examined) -> String {
         examined.diagnostics.iter().partition(|diagnostic| diagnostic.is_error());
     for diagnostic in warnings.iter().chain(&errors) {
         out.push_str(&drawn(diagnostic, examined));
-        let url = diagnostic.rule.and_then(rule).and_then(|rule| rule.url());
-        if let Some(url) = url {
-            out.push_str(&format!("\n  = note: {url}"));
-        }
         out.push_str("\n\n");
     }
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });

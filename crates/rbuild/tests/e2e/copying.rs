@@ -46,12 +46,10 @@ fn places_modes_and_owners() {
         ("COPY --chown=7:8 a.txt /", &["f 0644 7:8 a.txt (1)"]),
         ("COPY --chmod=640 a.txt /n/", &["d 0640 0:0 n/", "f 0640 0:0 n/a.txt (1)"]),
         ("COPY --chmod=u+x,o= a.txt /n/", &["d 0755 0:0 n/", "f 0740 0:0 n/a.txt (1)"]),
-        ("COPY --parents dir/sub/two /p/", &[
-            "d 0755 0:0 p/",
-            "d 0755 0:0 p/dir/",
-            "d 0700 0:0 p/dir/sub/",
-            "f 0644 0:0 p/dir/sub/two (1)",
-        ]),
+        (
+            "COPY --parents dir/sub/two /p/",
+            &["d 0755 0:0 p/", "d 0755 0:0 p/dir/", "d 0700 0:0 p/dir/sub/", "f 0644 0:0 p/dir/sub/two (1)"],
+        ),
         ("COPY --exclude=sub --exclude=inner dir /d/", &["d 0755 0:0 d/", "f 0644 0:0 d/one (1)"]),
         ("COPY [\"a.txt\", \"/with blank\"]", &["f 0644 0:0 with blank (1)"]),
         ("ARG N=b\nCOPY ${N}.txt /", &["f 0644 0:0 b.txt (2)"]),
@@ -81,8 +79,14 @@ fn on_top_of_files_that_are_there() {
     for (instruction, expected) in cases {
         assert_eq!(layer(&context, &format!("{base}{instruction}")), *expected, "{instruction}");
     }
-    context.dockerfile(&format!("FROM scratch\n{base}COPY dir /d/one\n")).build(&[""; 0]).fails(2, &["Dockerfile:3"]);
-    context.dockerfile(&format!("FROM scratch\n{base}COPY a.txt /d/one/\n")).build(&[""; 0]).fails(2, &["Dockerfile:3"]);
+    context
+        .dockerfile(&format!("FROM scratch\n{base}COPY dir /d/one\n"))
+        .build(&[""; 0])
+        .fails(2, &["Dockerfile:3"]);
+    context
+        .dockerfile(&format!("FROM scratch\n{base}COPY a.txt /d/one/\n"))
+        .build(&[""; 0])
+        .fails(2, &["Dockerfile:3"]);
 }
 
 #[test]
@@ -122,7 +126,8 @@ fn names_of_owners_come_from_the_image() {
 
 #[test]
 fn the_bytes_are_those_of_the_source_even_when_a_run_mounts_them() {
-    let context = TestContext::of("FROM base\nCOPY big /big\nRUN sha256sum /big | cut -d' ' -f1 > /out && rm /big\n");
+    let context =
+        TestContext::of("FROM base\nCOPY big /big\nRUN sha256sum /big | cut -d' ' -f1 > /out && rm /big\n");
     let bytes: Vec<u8> = (0..3_000_001u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     context.file("big", &bytes);
     context.build(&["-t", "x", "-o", "out"]).ok();
@@ -142,8 +147,12 @@ fn dockerignore() {
     }
     context.file(".dockerignore", "# comment\n**/*.log\n!logs/keep.log\nnode\n\nDockerfile\n.dockerignore\n");
     context.build(&["-t", "x"]).ok();
-    let expected =
-        ["f 0644 0:0 Makefile (1)", "f 0644 0:0 keep (1)", "d 0755 0:0 logs/", "f 0644 0:0 logs/keep.log (1)"];
+    let expected = [
+        "f 0644 0:0 Makefile (1)",
+        "f 0644 0:0 keep (1)",
+        "d 0755 0:0 logs/",
+        "f 0644 0:0 logs/keep.log (1)",
+    ];
     assert_eq!(Image::of(&context, "x:latest").last().lines(), expected);
     context.file("Dockerfile.dockerignore", "*\n!Makefile\n").build(&["-t", "x"]).ok();
     assert_eq!(Image::of(&context, "x:latest").last().lines(), ["f 0644 0:0 Makefile (1)"]);
@@ -163,7 +172,9 @@ fn add_unpacks_archives() {
             continue;
         }
         let mut tar = Command::new("tar");
-        tar.args(["--sort=name", "--owner=6", "--group=7"]).args(flag.split(' ')).arg(context.in_context(name));
+        tar.args(["--sort=name", "--owner=6", "--group=7"])
+            .args(flag.split(' '))
+            .arg(context.in_context(name));
         tar.arg("-C").arg(context.in_context("tree")).args(["d", "l"]);
         run(tar, b"").ok();
         let lines = layer(&context, &format!("ADD {name} plain /to/"));
@@ -185,7 +196,8 @@ fn add_unpacks_archives() {
 
 #[test]
 fn an_archive_cannot_write_outside_its_destination() {
-    let context = TestContext::of("FROM base\nADD evil.tar /safe/\nRUN cat /target /safe/target > /out; true\n");
+    let context =
+        TestContext::of("FROM base\nADD evil.tar /safe/\nRUN cat /target /safe/target > /out; true\n");
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::Symlink);
