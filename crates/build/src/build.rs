@@ -32,6 +32,8 @@ pub struct Environment {
     pub registry: ClientConfig,
     /// Content of the machine's /etc/resolv.conf, for RUN steps.
     pub resolv_conf: String,
+    /// Soft limit of open files for RUN steps; `None` leaves them the builder's.
+    pub open_files: Option<u64>,
 }
 
 /// What a build made.
@@ -73,7 +75,15 @@ pub async fn build(
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let contexts = Contexts::open(&request, &mut inputs, &store)?;
     let build = Build {
-        engine: Arc::new(engine(environment, &request, &contexts, &store, &images, &definition.image, &cancel)),
+        engine: Arc::new(engine(
+            environment,
+            &request,
+            &contexts,
+            &store,
+            &images,
+            &definition.image,
+            &cancel,
+        )),
         names: names(&request),
         pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request)).map(Arc::new),
         request,
@@ -100,6 +110,7 @@ fn engine(
         compression: request.compression,
         epoch: image.source_date_epoch.filter(|_| request.rewrite_timestamp),
         resolv_conf: environment.resolv_conf.clone(),
+        open_files: environment.open_files,
         shm_size: request.shm_size,
         confidential: request.confidential.clone(),
         no_cache: request.no_cache.clone(),
@@ -205,7 +216,10 @@ impl Build {
     /// Whether anything wants the result as an image: it always goes to the store unless only files are asked for.
     fn wants_image(&self) -> bool {
         let outputs = &self.request.outputs;
-        outputs.is_empty() || !self.names.is_empty() || self.pusher.is_some() || outputs.iter().any(outputs::wants_image)
+        outputs.is_empty()
+            || !self.names.is_empty()
+            || self.pusher.is_some()
+            || outputs.iter().any(outputs::wants_image)
     }
 
     async fn solve(
@@ -266,8 +280,8 @@ impl Build {
         step: &StepContext,
     ) -> Result<Documents, BuildError> {
         let layers = self.layers(root, step).await?;
-        let mut documents =
-            documents(image, &layers).map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
+        let mut documents = documents(image, &layers)
+            .map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
         self.store.put_blob(&documents.config)?;
         self.store.put_blob(&documents.manifest)?;
         if let Some(created) = &documents.created {

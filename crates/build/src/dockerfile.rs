@@ -37,25 +37,50 @@ pub(crate) fn read_inputs(request: &BuildRequest, store: &Store) -> Result<Input
             (Some(unpacked.upper.clone()), Some(unpacked))
         }
     };
-    let in_archive = unpacked.is_some();
-    let (name, path, text) = match &request.dockerfile {
+    let (name, path, text) = dockerfile_text(request, context.as_deref(), unpacked.is_some())?;
+    let ignore = ignore_rules(context.as_deref(), path.as_deref())?;
+    Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
+}
+
+/// The name and the bytes of the Dockerfile that a request names. An archive context cannot be looked into.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_dockerfile(request: &BuildRequest) -> Result<(String, Vec<u8>), BuildError> {
+    let context = match &request.context {
+        ContextSource::Directory(dir) => Some(dir.as_path()),
+        ContextSource::Empty => None,
+        ContextSource::Archive(_) => {
+            let problem = "the context is an archive: give a directory, or a Dockerfile with -f";
+            return Err(BuildError::Request(problem.into()));
+        }
+    };
+    let (name, _, text) = dockerfile_text(request, context, false)?;
+    Ok((name, text))
+}
+
+/// Name, path (if it is a file) and bytes of the Dockerfile.
+fn dockerfile_text(
+    request: &BuildRequest,
+    context: Option<&Path>,
+    in_archive: bool,
+) -> Result<(String, Option<PathBuf>, Vec<u8>), BuildError> {
+    Ok(match &request.dockerfile {
         DockerfileSource::Text { name, text } => (name.clone(), None, text.clone()),
         DockerfileSource::Default => {
-            let dir = context.as_deref().ok_or_else(|| BuildError::Request("there is no Dockerfile".into()))?;
+            let dir = context.ok_or_else(|| BuildError::Request("there is no Dockerfile".into()))?;
             let (name, text) = default_dockerfile(dir)?;
             (name.to_owned(), Some(dir.join(name)), text)
         }
         DockerfileSource::Path(path) => {
-            let full = match (&context, in_archive) {
+            let full = match (context, in_archive) {
                 (Some(dir), true) => confined(dir, path)?,
                 _ => path.clone(),
             };
             let text = read_bounded(&full, MAX_DOCKERFILE).map_err(|error| not_read(path, error))?;
             (path.display().to_string(), Some(full), text)
         }
-    };
-    let ignore = ignore_rules(context.as_deref(), path.as_deref())?;
-    Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
+    })
 }
 
 /// `Dockerfile`, else `dockerfile`.
@@ -67,7 +92,10 @@ fn default_dockerfile(dir: &Path) -> Result<(&'static str, Vec<u8>), BuildError>
             Ok(text) => return Ok((name, text)),
         }
     }
-    let problem = format!("failed to read dockerfile: there is no `Dockerfile` in `{}`: name it with -f", dir.display());
+    let problem = format!(
+        "failed to read dockerfile: there is no `Dockerfile` in `{}`: name it with -f",
+        dir.display()
+    );
     Err(BuildError::Request(problem))
 }
 
@@ -99,8 +127,10 @@ fn read_bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
 /// A path of an archive context, without symlinks that lead out of it.
 fn confined(dir: &Path, path: &Path) -> Result<PathBuf, BuildError> {
     use std::os::unix::ffi::OsStrExt as _;
-    let invalid = |error: &dyn std::fmt::Display| BuildError::Request(format!("`{}`: {error}", path.display()));
-    let inside = rbuild_tree::TreePath::clamped(path.as_os_str().as_bytes()).map_err(|error| invalid(&error))?;
+    let invalid =
+        |error: &dyn std::fmt::Display| BuildError::Request(format!("`{}`: {error}", path.display()));
+    let inside =
+        rbuild_tree::TreePath::clamped(path.as_os_str().as_bytes()).map_err(|error| invalid(&error))?;
     let tree = rbuild_tree::DirTree::open(dir).map_err(|error| invalid(&error))?;
     let found = rbuild_tree::resolve(&tree, &inside, true).map_err(|error| invalid(&error))?;
     Ok(dir.join(found.path.as_path()))
@@ -118,7 +148,11 @@ fn ignore_rules(context: Option<&Path>, dockerfile: Option<&Path>) -> Result<Opt
         match read_bounded(&path, MAX_IGNORE) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(source) => {
-                return Err(BuildError::Io { action: "cannot read", path: path.display().to_string(), source });
+                return Err(BuildError::Io {
+                    action: "cannot read",
+                    path: path.display().to_string(),
+                    source,
+                });
             }
             Ok(content) => return parse_ignore(&path, &content).map(Some),
         }
@@ -127,7 +161,9 @@ fn ignore_rules(context: Option<&Path>, dockerfile: Option<&Path>) -> Result<Opt
 }
 
 fn parse_ignore(path: &Path, content: &[u8]) -> Result<Ignore, BuildError> {
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     Ignore::parse(&name, content).map_err(|error| BuildError::Request(error.to_string()))
 }
 
@@ -137,10 +173,12 @@ pub(crate) fn named_context_rules(dir: &Path) -> Result<Option<Ignore>, BuildErr
 }
 
 fn unpack_context(file: &Path, store: &Store) -> Result<LayerIngest, BuildError> {
-    let failed = |error: &dyn std::fmt::Display| BuildError::Request(format!("unpacking the build context: {error}"));
+    let failed =
+        |error: &dyn std::fmt::Display| BuildError::Request(format!("unpacking the build context: {error}"));
     let ingest = store.new_layer_dir()?;
     let archive = std::fs::File::open(file).map_err(|error| failed(&error))?;
     let dest = std::fs::File::open(&ingest.upper).map_err(|error| failed(&error))?;
-    rbuild_layer::unpack_archive(archive, &std::sync::Arc::new(dest.into()), &Default::default()).map_err(|error| failed(&error))?;
+    rbuild_layer::unpack_archive(archive, &std::sync::Arc::new(dest.into()), &Default::default())
+        .map_err(|error| failed(&error))?;
     Ok(ingest)
 }

@@ -2,7 +2,6 @@
 
 use rbuild_op::OpFailure;
 use rbuild_registry::RegistryError;
-use rbuild_runtime::RuntimeError;
 use rbuild_solver::{OpError, SolveError};
 use std::ops::Range;
 
@@ -41,11 +40,12 @@ pub enum BuildError {
         registry: bool,
     },
     /// A step failed.
-    #[error("{excerpt}failed to solve: {source}")]
+    #[error("failed to solve: {source}")]
     Step {
         /// The step as shown.
         name: String,
-        /// Its lines in the Dockerfile, with what stands around them; ends in a line end. Empty if it has none.
+        /// Its lines in the Dockerfile, with what stands around them: to be shown before the message. Ends in a line end;
+        /// empty if the step has no lines.
         excerpt: String,
         /// What went wrong.
         source: OpError,
@@ -97,7 +97,7 @@ impl BuildError {
             Self::Dockerfile(_) | Self::Request(_) => ErrorKind::Usage,
             Self::Image { registry: true, .. } | Self::Push { .. } => ErrorKind::Registry,
             Self::Image { .. } => ErrorKind::Usage,
-            Self::Step { source, .. } | Self::Export(source) => kind_of(source),
+            Self::Step { source, .. } | Self::Export(source) => crate::kind::kind_of(source),
             Self::Io { .. } | Self::Store(_) => ErrorKind::Environment,
             Self::Canceled => ErrorKind::Canceled,
             Self::Internal(_) => ErrorKind::Internal,
@@ -116,34 +116,6 @@ impl BuildError {
             }
         }
     }
-}
-
-fn kind_of(error: &OpError) -> ErrorKind {
-    if let Some(failure) = error.downcast_ref::<OpFailure>() {
-        return match failure {
-            OpFailure::Process { .. } => ErrorKind::Step,
-            OpFailure::Canceled => ErrorKind::Canceled,
-            OpFailure::NotAllowed { .. } | OpFailure::NotSupported(_) => ErrorKind::Usage,
-            OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,
-            OpFailure::LayerLost(_) => ErrorKind::Environment,
-            OpFailure::WrongDiffId { .. } => ErrorKind::Registry,
-        };
-    }
-    if error.is::<RegistryError>() {
-        return ErrorKind::Registry;
-    }
-    if error.is::<rbuild_layer::UnpackError>() {
-        return ErrorKind::Registry;
-    }
-    let environment =
-        error.is::<RuntimeError>() || error.is::<rbuild_store::StoreError>() || error.is::<std::io::Error>();
-    if environment {
-        return ErrorKind::Environment;
-    }
-    if error.is::<rbuild_copy::CopyError>() || error.is::<rbuild_layer::PackError>() {
-        return ErrorKind::Usage;
-    }
-    ErrorKind::Internal
 }
 
 /// Lines shown around the ones at fault.

@@ -4,9 +4,9 @@ mod filter;
 pub mod glob;
 pub mod ignore;
 mod local;
-pub mod pattern;
 mod memo;
 mod order;
+pub mod pattern;
 mod stat_cache;
 
 pub use filter::{Everything, Filter};

@@ -5,6 +5,7 @@
 //! ```text
 //! magic "rbstat" 0 version(u8) · count(u64) · count records, sorted by path · path bytes · SHA-256 of all before
 //! record: path offset(u32) · path length(u32) · dev · ino · size (u64) · mtime · ctime (i64 s, u32 ns) · digest(32)
+//!         · bare(u8): 1 if the file has no `security.capability`
 //! ```
 //!
 //! All numbers are little-endian. A file that is damaged, of another version or not there is an empty cache.
@@ -13,8 +14,9 @@
 
 use crate::order::path_order;
 use rbuild_oci::Digest;
-use rbuild_tree::{StatId, Timestamp, TreePath};
-use rustix::fs::{StatFs, fstatfs};
+use rbuild_tree::{CAPABILITY, StatId, Timestamp, TreePath};
+use rustix::fs::{StatFs, fgetxattr, fstatfs};
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -22,12 +24,12 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering as Atomic};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering as Atomic};
 use std::sync::{Mutex, PoisonError};
 
 const MAGIC: &[u8; 8] = b"rbstat\0\x01";
 const HEADER: usize = 16;
-const RECORD: usize = 8 + 24 + 24 + 32;
+const RECORD: usize = 8 + 24 + 24 + 32 + 1;
 const CHECKSUM: usize = 32;
 /// A cache file larger than this is not read; it would be of a context of about ten million files.
 const MAX_FILE: u64 = 1 << 30;
@@ -53,7 +55,20 @@ const LOCAL: [u64; 8] =
 pub struct StatCache {
     file: PathBuf,
     table: Table,
-    found: Mutex<HashMap<TreePath, (StatId, Digest)>>,
+    found: Mutex<HashMap<TreePath, Known>>,
+    /// For each thread where the last record was that it looked for.
+    hints: Vec<AtomicUsize>,
+}
+
+/// What is remembered of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// The state it was in.
+    pub(crate) stat: StatId,
+    /// Digest of its bytes.
+    pub(crate) digest: Digest,
+    /// Whether it has no `security.capability`.
+    pub(crate) bare: bool,
 }
 
 impl StatCache {
@@ -63,26 +78,41 @@ impl StatCache {
         let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         let file = dir.as_ref().join(Digest::of(root.as_os_str().as_bytes()).hex());
         let table = Table::load(&file);
-        Self { file, table, found: Mutex::default() }
+        let hints = (0..rayon::current_num_threads()).map(|_| AtomicUsize::new(0)).collect();
+        Self { file, table, found: Mutex::default(), hints }
     }
 
     /// The remembered digest of a file that is in the state `stat`. `hint` makes lookups in path order fast.
     pub(crate) fn get(&self, hint: &mut usize, path: &TreePath, stat: &StatId) -> Option<Digest> {
-        if let Some((known, digest)) = self.found().get(path)
-            && known == stat
+        if let Some(known) = self.found().get(path)
+            && known.stat == *stat
         {
-            return Some(*digest);
+            return Some(known.digest);
         }
+        self.in_table(hint, path, stat).map(|known| known.digest)
+    }
+
+    fn in_table(&self, hint: &mut usize, path: &TreePath, stat: &StatId) -> Option<Known> {
         let index = self.table.find(hint, path.as_bytes())?;
-        let record = self.table.record(index)?;
-        (record.stat == *stat).then_some(record.digest)
+        self.table.record(index).map(|record| record.known).filter(|known| known.stat == *stat)
     }
 
-    pub(crate) fn put(&self, path: &TreePath, stat: StatId, digest: Digest) {
-        self.found().insert(path.clone(), (stat, digest));
+    /// Whether the file, in this state, is known to have no `security.capability`. For parallel walks.
+    pub(crate) fn is_bare(&self, path: &TreePath, stat: &StatId) -> bool {
+        let shared = rayon::current_thread_index().and_then(|thread| self.hints.get(thread));
+        let mut hint = shared.map_or(0, |hint| hint.load(Atomic::Relaxed));
+        let known = self.in_table(&mut hint, path, stat);
+        if let Some(shared) = shared {
+            shared.store(hint, Atomic::Relaxed);
+        }
+        known.is_some_and(|known| known.bare)
     }
 
-    fn found(&self) -> std::sync::MutexGuard<'_, HashMap<TreePath, (StatId, Digest)>> {
+    pub(crate) fn put(&self, path: &TreePath, known: Known) {
+        self.found().insert(path.clone(), known);
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, HashMap<TreePath, Known>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,10 +125,8 @@ impl StatCache {
         }
         // Another process may have written in the meantime.
         let current = Table::load(&self.file);
-        let mut records: Vec<Record<'_>> = found
-            .iter()
-            .map(|(path, (stat, digest))| Record { path: path.as_bytes(), stat: *stat, digest: *digest })
-            .collect();
+        let mut records: Vec<Record<'_>> =
+            found.iter().map(|(path, known)| Record { path: path.as_bytes(), known: *known }).collect();
         let old = (0..current.count).filter_map(|index| current.record(index));
         let (seen, unseen): (Vec<_>, Vec<_>) =
             old.filter(|record| !is_known(&found, record.path)).partition(|record| seen(record.path));
@@ -131,26 +159,35 @@ impl StatCache {
     }
 }
 
-fn is_known(found: &HashMap<TreePath, (StatId, Digest)>, path: &[u8]) -> bool {
+fn is_known(found: &HashMap<TreePath, Known>, path: &[u8]) -> bool {
     TreePath::strict(path).is_ok_and(|path| found.contains_key(&path))
+}
+
+/// Whether an open file has no `security.capability`.
+pub(crate) fn is_bare(file: impl AsFd) -> bool {
+    let mut value = [0; 64];
+    matches!(fgetxattr(file, CAPABILITY, &mut value), Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
 /// Whether a later write to an open file with this ctime would certainly change it; asked before it is read.
 pub(crate) fn is_settled(file: impl AsFd) -> bool {
     let Ok(stat) = rustix::fs::fstat(&file) else { return false };
     let Ok(StatFs { f_type, .. }) = fstatfs(&file) else { return false };
-    let ctime = StatId::from(&stat).ctime;
     let now = clock_gettime(ClockId::Realtime);
-    let now = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
-    let then = i128::from(ctime.seconds) * 1_000_000_000 + i128::from(ctime.nanos);
-    let granularity = if ctime.nanos == 0 { SECONDS_NANOS } else { TICK_NANOS };
-    LOCAL.contains(&(f_type as u64 & 0xFFFF_FFFF)) && then + granularity < now
+    let now = Timestamp { seconds: now.tv_sec, nanos: now.tv_nsec as u32 };
+    LOCAL.contains(&(f_type as u64 & 0xFFFF_FFFF)) && is_past(StatId::from(&stat).ctime, now)
+}
+
+/// Whether a clock that shows `now` stamps nothing with `then` any more.
+fn is_past(then: Timestamp, now: Timestamp) -> bool {
+    let nanos = |t: Timestamp| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos);
+    let granularity = if then.nanos == 0 { SECONDS_NANOS } else { TICK_NANOS };
+    nanos(then) + granularity < nanos(now)
 }
 
 struct Record<'a> {
     path: &'a [u8],
-    stat: StatId,
-    digest: Digest,
+    known: Known,
 }
 
 fn encode(records: &[Record<'_>]) -> io::Result<Vec<u8>> {
@@ -159,7 +196,7 @@ fn encode(records: &[Record<'_>]) -> io::Result<Vec<u8>> {
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&(records.len() as u64).to_le_bytes());
     let mut offset = 0u32;
-    for Record { path, stat, digest } in records {
+    for Record { path, known: Known { stat, digest, bare } } in records {
         let length = u32::try_from(path.len()).map_err(io::Error::other)?;
         out.extend_from_slice(&offset.to_le_bytes());
         out.extend_from_slice(&length.to_le_bytes());
@@ -171,6 +208,7 @@ fn encode(records: &[Record<'_>]) -> io::Result<Vec<u8>> {
             out.extend_from_slice(&time.nanos.to_le_bytes());
         }
         out.extend_from_slice(digest.as_bytes());
+        out.push(u8::from(*bare));
         offset = offset.checked_add(length).ok_or_else(|| io::Error::other("too many paths"))?;
     }
     records.iter().for_each(|record| out.extend_from_slice(record.path));
@@ -228,8 +266,9 @@ impl Table {
             mtime: time(32)?,
             ctime: time(44)?,
         };
-        let digest = Digest::from_bytes(bytes.get(56..RECORD)?.try_into().ok()?);
-        Some(Record { path: self.path(index)?, stat, digest })
+        let digest = Digest::from_bytes(bytes.get(56..88)?.try_into().ok()?);
+        let bare = *bytes.get(88)? == 1;
+        Some(Record { path: self.path(index)?, known: Known { stat, digest, bare } })
     }
 
     /// The record of `path`: the one at `hint`, or by binary search. Leaves `hint` after it.

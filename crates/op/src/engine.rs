@@ -56,6 +56,8 @@ pub struct EngineSettings {
     pub epoch: Option<i64>,
     /// `/etc/resolv.conf` of RUN steps.
     pub resolv_conf: String,
+    /// Soft limit of open files of RUN steps that no `--ulimit` says otherwise for.
+    pub open_files: Option<u64>,
     /// Size of `/dev/shm` of RUN steps in bytes.
     pub shm_size: Option<u64>,
     /// Whether RUN --network=host was granted.
@@ -203,7 +205,11 @@ impl Engine {
     }
 
     /// The layer's overlay directory, which is made if the layer is only a recipe, a blob, or in a registry.
-    pub(crate) async fn dir_of(self: &Arc<Self>, layer: &Arc<Layer>, step: &StepContext) -> Result<PathBuf, OpError> {
+    pub(crate) async fn dir_of(
+        self: &Arc<Self>,
+        layer: &Arc<Layer>,
+        step: &StepContext,
+    ) -> Result<PathBuf, OpError> {
         let dir = layer.dir.get_or_try_init(|| async {
             if let Some(dir) = self.store.layer_dir(&layer.id)? {
                 return Ok(dir);
@@ -243,7 +249,8 @@ impl Engine {
             let ingest = store.new_layer_dir()?;
             let blob = store.open_blob(&packed.descriptor.digest)?;
             let dest = std::fs::File::open(&ingest.upper)?;
-            let unpacked = rbuild_layer::unpack_layer(blob, &packed.descriptor.media_type, &dest, &Default::default())?;
+            let unpacked =
+                rbuild_layer::unpack_layer(blob, &packed.descriptor.media_type, &dest, &Default::default())?;
             if unpacked.diff_id != packed.diff_id {
                 return Err(OpFailure::WrongDiffId {
                     blob: packed.descriptor.digest,
@@ -290,13 +297,21 @@ impl Engine {
     }
 
     /// The overlay directories of a root, base first.
-    pub(crate) async fn dirs_of(self: &Arc<Self>, root: &Root, step: &StepContext) -> Result<Vec<PathBuf>, OpError> {
+    pub(crate) async fn dirs_of(
+        self: &Arc<Self>,
+        root: &Root,
+        step: &StepContext,
+    ) -> Result<Vec<PathBuf>, OpError> {
         let dirs = root.layers.iter().map(|layer| self.dir_of(layer, step));
         futures_util::future::try_join_all(dirs).await
     }
 
     /// The files of a root. Layers that are recipes are looked at as they are; all others become directories.
-    pub async fn view(self: &Arc<Self>, root: Option<&Root>, step: &StepContext) -> Result<Arc<ChainView>, OpError> {
+    pub async fn view(
+        self: &Arc<Self>,
+        root: Option<&Root>,
+        step: &StepContext,
+    ) -> Result<Arc<ChainView>, OpError> {
         let Some(root) = root else { return Ok(Arc::new(ChainView::new(Vec::new()))) };
         let view = root.view.get_or_try_init(|| async {
             let layers = root.layers.iter().map(|layer| self.chain_layer(layer, step));
@@ -306,7 +321,11 @@ impl Engine {
         view.await.cloned()
     }
 
-    async fn chain_layer(self: &Arc<Self>, layer: &Arc<Layer>, step: &StepContext) -> Result<ChainLayer, OpError> {
+    async fn chain_layer(
+        self: &Arc<Self>,
+        layer: &Arc<Layer>,
+        step: &StepContext,
+    ) -> Result<ChainLayer, OpError> {
         if let Some(recipe) = &layer.recipe {
             return Ok(ChainLayer::Recipe(Arc::clone(recipe)));
         }
@@ -417,7 +436,11 @@ impl Engine {
     }
 
     /// Digest of the content of all layers of a root, but for times.
-    pub(crate) async fn chain_content(self: &Arc<Self>, root: &Root, step: &StepContext) -> Result<Digest, OpError> {
+    pub(crate) async fn chain_content(
+        self: &Arc<Self>,
+        root: &Root,
+        step: &StepContext,
+    ) -> Result<Digest, OpError> {
         let mut text = "rbuild.chain-content.v1\n".to_owned();
         for count in 1..=root.layers.len() {
             text.push_str(&format!("{}\n", self.content_of_top(&root.prefix(count), step).await?));
@@ -440,7 +463,9 @@ impl Engine {
                 continue;
             }
             let prefix = |root: &Root| Root::new(root.layers[..count].to_vec());
-            if self.content_of_top(&prefix(one), step).await? != self.content_of_top(&prefix(other), step).await? {
+            if self.content_of_top(&prefix(one), step).await?
+                != self.content_of_top(&prefix(other), step).await?
+            {
                 return Ok(false);
             }
         }
@@ -510,7 +535,15 @@ fn packed_layer(row: &Packed) -> PackedLayer {
 fn store_row(layer: &Layer, kind: LayerKind) -> rbuild_store::Layer {
     let (created, created_nanos) = layer.created.map_or((0, 0), since_epoch);
     let content_digest = layer.content.get().copied();
-    rbuild_store::Layer { id: layer.id, kind, content_digest, created, created_nanos, bytes: 0, has_dir: false }
+    rbuild_store::Layer {
+        id: layer.id,
+        kind,
+        content_digest,
+        created,
+        created_nanos,
+        bytes: 0,
+        has_dir: false,
+    }
 }
 
 fn written_row(layer: &Layer) -> rbuild_store::Layer {

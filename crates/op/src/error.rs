@@ -31,13 +31,17 @@ pub enum OpFailure {
     #[error("secret {0}: not found: give it with --secret id={0},src=FILE or --secret id={0},env=VARIABLE")]
     NoSecret(String),
     /// A RUN needs an SSH agent that the build was not given.
-    #[error("ssh agent {0}: not found: give it with --ssh {0} (the agent of $SSH_AUTH_SOCK) or --ssh {0}=SOCKET")]
+    #[error(
+        "ssh agent {0}: not found: give it with --ssh {0} (the agent of $SSH_AUTH_SOCK) or --ssh {0}=SOCKET"
+    )]
     NoAgent(String),
     /// What a RUN wants to mount is not there.
     #[error("cannot mount {0}")]
     MountSource(String),
     /// The blob of a layer is neither here nor known to any source.
-    #[error("layer {0} is not in the store and no source has it: remove the image that refers to it and build again")]
+    #[error(
+        "layer {0} is not in the store and no source has it: remove the image that refers to it and build again"
+    )]
     LayerLost(rbuild_oci::Digest),
     /// A blob does not unpack to what its image says.
     #[error("layer {blob} unpacks to {found}, but the image config says {expected}: the image is damaged")]

@@ -24,7 +24,8 @@ pub(crate) async fn forward(
     loop {
         let n = pipe.read(&mut buffer).await?;
         let at = SystemTime::now();
-        let mut report = |line: Vec<u8>| step.reporter.report(Event::Log { vertex: step.vertex, stream, line, at });
+        let mut report =
+            |line: Vec<u8>| step.reporter.report(Event::Log { vertex: step.vertex, stream, line, at });
         if n == 0 {
             lines.end(&mut report);
             return Ok(());

@@ -70,7 +70,9 @@ impl Redactor {
         for secret in secrets {
             let lines = secret.bytes().split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
             needles.extend(
-                lines.filter(|line| line.len() >= MIN_REDACTED).map(|line| Secret(Arc::new(Bytes(line.to_vec())))),
+                lines
+                    .filter(|line| line.len() >= MIN_REDACTED)
+                    .map(|line| Secret(Arc::new(Bytes(line.to_vec())))),
             );
         }
         needles.sort_by(|a, b| b.bytes().len().cmp(&a.bytes().len()).then_with(|| a.bytes().cmp(b.bytes())));
@@ -126,7 +128,8 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let secret = Secret::new(b"hunter2hunter2".to_vec()).unwrap();
-        let confidential = Confidential { secrets: BTreeMap::from([("x".into(), secret)]), ..Confidential::default() };
+        let confidential =
+            Confidential { secrets: BTreeMap::from([("x".into(), secret)]), ..Confidential::default() };
         let shown = format!("{confidential:?}");
         assert!(shown.contains("****") && !shown.contains("hunter") && !shown.contains("104"), "{shown}");
         assert!(Secret::new(vec![0; MAX_SECRET_BYTES]).is_some());

@@ -7,8 +7,8 @@ use crate::exit::Usage;
 use anyhow::{Context as _, Result};
 use confidential::confidential;
 use rbuild_build::{
-    BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext,
-    NetworkMode, NoCache, Output,
+    BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
+    NamedContext, NetworkMode, NoCache, Output,
 };
 use rbuild_oci::{Platform, Reference};
 use std::collections::BTreeSet;
@@ -69,24 +69,35 @@ fn sources(args: &BuildArgs) -> Result<Sources> {
     let file_is_stdin = args.file.as_deref() == Some(OsStr::new("-"));
     if context == "-" {
         if file_is_stdin {
-            return Err(Usage::new("invalid argument: can't use stdin for both build context and dockerfile").into());
+            return Err(Usage::new(
+                "invalid argument: can't use stdin for both build context and dockerfile",
+            )
+            .into());
         }
         return context_from_stdin(args.file.as_deref());
     }
     if let Some(text) = context.to_str().filter(|text| is_remote(text)) {
-        let problem = format!("`{text}`: contexts from git and HTTP are not supported yet; check it out and give its path");
+        let problem = format!(
+            "`{text}`: contexts from git and HTTP are not supported yet; check it out and give its path"
+        );
         return Err(Usage::new(problem).into());
     }
     let path = PathBuf::from(context);
     if !path.is_dir() {
         let reason = if path.exists() { "is not a directory" } else { "not found" };
-        return Err(Usage::new(format!("unable to prepare context: path \"{}\" {reason}", path.display())).into());
+        return Err(
+            Usage::new(format!("unable to prepare context: path \"{}\" {reason}", path.display())).into()
+        );
     }
     let dockerfile = match args.file.as_deref() {
         None => DockerfileSource::Default,
         Some(_) if file_is_stdin => {
             let mut text = Vec::new();
-            std::io::stdin().lock().take(MAX_DOCKERFILE + 1).read_to_end(&mut text).context("reading the Dockerfile from standard input")?;
+            std::io::stdin()
+                .lock()
+                .take(MAX_DOCKERFILE + 1)
+                .read_to_end(&mut text)
+                .context("reading the Dockerfile from standard input")?;
             if text.len() as u64 > MAX_DOCKERFILE {
                 return Err(Usage::new("the Dockerfile on standard input is larger than 64 MiB").into());
             }
@@ -101,14 +112,19 @@ fn sources(args: &BuildArgs) -> Result<Sources> {
 const MAX_DOCKERFILE: u64 = 64 << 20;
 
 fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix))
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
 }
 
 /// D-001: an archive is the context; anything else is a Dockerfile with an empty context.
 fn context_from_stdin(file: Option<&OsStr>) -> Result<Sources> {
     let mut stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
-        return Err(Usage::new("standard input is a terminal: pipe a Dockerfile or a tar archive into `rbuild -`").into());
+        return Err(Usage::new(
+            "standard input is a terminal: pipe a Dockerfile or a tar archive into `rbuild -`",
+        )
+        .into());
     }
     let mut start = Vec::new();
     (&mut stdin).take(512).read_to_end(&mut start).context("reading the context from standard input")?;
@@ -118,13 +134,21 @@ fn context_from_stdin(file: Option<&OsStr>) -> Result<Sources> {
             return Err(Usage::new(problem).into());
         }
         let mut text = start;
-        stdin.take(MAX_DOCKERFILE).read_to_end(&mut text).context("reading the Dockerfile from standard input")?;
+        stdin
+            .take(MAX_DOCKERFILE)
+            .read_to_end(&mut text)
+            .context("reading the Dockerfile from standard input")?;
         let dockerfile = DockerfileSource::Text { name: "<stdin>".into(), text };
         return Ok((ContextSource::Empty, dockerfile, None));
     }
-    let mut spool = tempfile::NamedTempFile::new().context("creating a file for the context from standard input")?;
-    spool.write_all(&start).and_then(|()| std::io::copy(&mut stdin, &mut spool).map(drop)).context("spooling the context from standard input")?;
-    let dockerfile = file.map_or(DockerfileSource::Default, |file| DockerfileSource::Path(PathBuf::from(file)));
+    let mut spool =
+        tempfile::NamedTempFile::new().context("creating a file for the context from standard input")?;
+    spool
+        .write_all(&start)
+        .and_then(|()| std::io::copy(&mut stdin, &mut spool).map(drop))
+        .context("spooling the context from standard input")?;
+    let dockerfile =
+        file.map_or(DockerfileSource::Default, |file| DockerfileSource::Path(PathBuf::from(file)));
     Ok((ContextSource::Archive(spool.path().to_owned()), dockerfile, Some(spool)))
 }
 
@@ -183,7 +207,9 @@ fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(Strin
                 found.retain(|(earlier, _)| earlier != key);
                 found.push((key.to_owned(), value));
             }
-            None => warnings.push(format!("--build-arg {key} has no value: it is not set in the environment")),
+            None => {
+                warnings.push(format!("--build-arg {key} has no value: it is not set in the environment"))
+            }
         }
     }
     Ok(found)
@@ -213,7 +239,10 @@ fn platform(given: &[String]) -> Result<Option<Platform>> {
     let mut all = given.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty());
     let Some(first) = all.next() else { return Ok(None) };
     if all.next().is_some() {
-        return Err(Usage::new("building for several platforms at once is not supported yet: give one --platform").into());
+        return Err(Usage::new(
+            "building for several platforms at once is not supported yet: give one --platform",
+        )
+        .into());
     }
     if first == "local" {
         return Ok(Some(Platform::host()));
@@ -264,7 +293,8 @@ fn ulimit(text: &str) -> Result<String> {
 
 /// Sizes with the units b, k, m, g, t (powers of 1024).
 fn bytes(text: &str) -> Result<u64> {
-    let problem = || Usage::new(format!("invalid size `{text}`: expected a number with an optional unit b, k, m or g"));
+    let problem =
+        || Usage::new(format!("invalid size `{text}`: expected a number with an optional unit b, k, m or g"));
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
@@ -283,7 +313,10 @@ fn entitlement(text: &str) -> Result<Entitlement> {
     match text {
         "network.host" => Ok(Entitlement::NetworkHost),
         "security.insecure" => Ok(Entitlement::SecurityInsecure),
-        _ => Err(Usage::new(format!("invalid entitlement \"{text}\": use network.host or security.insecure")).into()),
+        _ => {
+            Err(Usage::new(format!("invalid entitlement \"{text}\": use network.host or security.insecure"))
+                .into())
+        }
     }
 }
 
@@ -295,8 +328,9 @@ fn named_context(text: &str) -> Result<(String, NamedContext)> {
         return Ok((name.to_owned(), oci_layout(layout)?));
     }
     if let Some(image) = value.strip_prefix("docker-image://") {
-        let reference: Reference =
-            image.parse().map_err(|error| Usage::new(format!("invalid --build-context `{text}`: {error}")))?;
+        let reference: Reference = image
+            .parse()
+            .map_err(|error| Usage::new(format!("invalid --build-context `{text}`: {error}")))?;
         return Ok((name.to_owned(), NamedContext::Image(reference.with_default_tag())));
     }
     if is_remote(value) {
@@ -305,7 +339,9 @@ fn named_context(text: &str) -> Result<(String, NamedContext)> {
     }
     let dir = PathBuf::from(value);
     if !dir.is_dir() {
-        return Err(Usage::new(format!("--build-context `{name}`: path \"{value}\" is not a directory")).into());
+        return Err(
+            Usage::new(format!("--build-context `{name}`: path \"{value}\" is not a directory")).into()
+        );
     }
     Ok((name.to_owned(), NamedContext::Directory(dir)))
 }
@@ -313,7 +349,10 @@ fn named_context(text: &str) -> Result<(String, NamedContext)> {
 fn oci_layout(text: &str) -> Result<NamedContext> {
     if let Some((dir, digest)) = text.split_once('@') {
         let digest = digest.parse().map_err(|error| Usage::new(format!("oci-layout://{text}: {error}")))?;
-        return Ok(NamedContext::OciLayout { dir: PathBuf::from(dir), image: Some(LayoutImage::Digest(digest)) });
+        return Ok(NamedContext::OciLayout {
+            dir: PathBuf::from(dir),
+            image: Some(LayoutImage::Digest(digest)),
+        });
     }
     // A colon may belong to a directory's name, or to a reference with a registry's port.
     if Path::new(text).is_dir() {
@@ -335,7 +374,8 @@ fn output(text: &str) -> Result<Output> {
     if !text.contains('=') {
         return Ok(Output::Local(PathBuf::from(text)));
     }
-    let fields = rbuild_build::csv_fields(text).map_err(|error| Usage::new(format!("invalid --output `{text}`: {error}")))?;
+    let fields = rbuild_build::csv_fields(text)
+        .map_err(|error| Usage::new(format!("invalid --output `{text}`: {error}")))?;
     let mut options = std::collections::BTreeMap::new();
     for field in fields {
         let (key, value) = field.split_once('=').unwrap_or((&field, "true"));
@@ -344,14 +384,22 @@ fn output(text: &str) -> Result<Output> {
     let kind = options.remove("type").unwrap_or_else(|| "local".into());
     let output = output_of(&kind, text, &mut options)?;
     if let Some(unknown) = options.keys().next() {
-        return Err(Usage::new(format!("invalid --output `{text}`: unknown option `{unknown}` for type {kind}")).into());
+        return Err(Usage::new(format!(
+            "invalid --output `{text}`: unknown option `{unknown}` for type {kind}"
+        ))
+        .into());
     }
     Ok(output)
 }
 
-fn output_of(kind: &str, text: &str, options: &mut std::collections::BTreeMap<String, String>) -> Result<Output> {
+fn output_of(
+    kind: &str,
+    text: &str,
+    options: &mut std::collections::BTreeMap<String, String>,
+) -> Result<Output> {
     let dest = options.remove("dest");
-    let required = || dest.clone().ok_or_else(|| Usage::new(format!("invalid --output `{text}`: dest is required")));
+    let required =
+        || dest.clone().ok_or_else(|| Usage::new(format!("invalid --output `{text}`: dest is required")));
     match kind {
         "local" => Ok(Output::Local(PathBuf::from(required()?))),
         "tar" => Ok(Output::Tar(destination(&dest.unwrap_or_else(|| "-".into()))?)),
@@ -363,14 +411,17 @@ fn output_of(kind: &str, text: &str, options: &mut std::collections::BTreeMap<St
         }
         "docker" => Ok(Output::Docker(dest.as_deref().map(destination).transpose()?)),
         "image" | "registry" => {
-            let push = options.remove("push").map(|text| boolean(&text)).transpose()?.unwrap_or(kind == "registry");
+            let push =
+                options.remove("push").map(|text| boolean(&text)).transpose()?.unwrap_or(kind == "registry");
             let names = options.remove("name").unwrap_or_default();
             let names = names.split(',').filter(|name| !name.is_empty()).map(tag).collect::<Result<_>>()?;
             Ok(Output::Image { names, push })
         }
         "cacheonly" => Ok(Output::CacheOnly),
         _ => {
-            let problem = format!("invalid --output `{text}`: unknown type `{kind}`: use oci, docker, local, tar, image, registry or cacheonly");
+            let problem = format!(
+                "invalid --output `{text}`: unknown type `{kind}`: use oci, docker, local, tar, image, registry or cacheonly"
+            );
             Err(Usage::new(problem).into())
         }
     }
@@ -390,7 +441,8 @@ fn destination(text: &str) -> Result<Destination> {
 
 fn stdout() -> Result<Destination> {
     if std::io::stdout().is_terminal() {
-        let problem = "refusing to write an archive to a terminal: redirect standard output or give dest=FILE";
+        let problem =
+            "refusing to write an archive to a terminal: redirect standard output or give dest=FILE";
         return Err(Usage::new(problem).into());
     }
     Ok(Destination::Stdout)

@@ -13,13 +13,20 @@ fn main() {
         rbuild_runtime::init_main();
     }
     let runs = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(100);
-    for (name, network) in [("host", Network::Host), ("none", Network::None)] {
+    for (name, network, stub) in [
+        ("host", Network::Host, false),
+        ("host, stub layer", Network::Host, true),
+        ("none", Network::None, false),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("base");
         fs::create_dir_all(base.join("bin")).unwrap();
         for directory in ["etc", "dev", "proc", "sys"] {
             fs::create_dir(base.join(directory)).unwrap();
         }
+        let stubs = dir.path().join("stubs");
+        fs::create_dir(&stubs).unwrap();
+        rbuild_runtime::fill_stub_layer(&stubs).unwrap();
         fs::copy("/bin/busybox", base.join("bin/true")).unwrap();
         let launcher = Launcher::new().unwrap();
         let mut times: Vec<Duration> = (0..runs)
@@ -29,6 +36,9 @@ fn main() {
                 fs::create_dir(&work).unwrap();
                 let mut spec = Spec::new(vec![base.clone()], upper, work, vec!["/bin/true".to_owned()]);
                 spec.network = network;
+                if stub {
+                    spec.lower.insert(0, stubs.clone());
+                }
                 let start = Instant::now();
                 let io = StepIo { stdout: StepOutput::Piped, stderr: StepOutput::Piped };
                 let outcome = launcher.spawn(&spec, io).unwrap().wait().unwrap();

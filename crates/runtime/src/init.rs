@@ -15,7 +15,7 @@ use crate::stubs;
 use crate::wire::{self, ExitStatus, Outcome, Report, Usage};
 use crate::{Network, RuntimeError, Scratch, Spec, exec, mounts, overlay, sys, user};
 
-/// The name (argv[0]) under which the builder's executable is started as supervisor.
+/// The name (first argument) under which the builder's executable is started as supervisor.
 pub const INIT_ARG0: &str = "rbuild-init";
 
 /// Exit code of a supervisor that was started by hand.
@@ -74,7 +74,7 @@ fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
         .context("create", "namespaces")?;
     // The pipes must not stay open here, or their reader would never see the end.
     close_outputs();
-    let watched = watch(step.pidfd.as_fd(), control, spec.deadline_ms, failure.is_some());
+    let watched = watch(step.pidfd.as_fd(), control, spec.deadline_ms);
     let (status, usage) = sys::wait4(step.pid).context("wait for", "the step")?;
     stubs::clean(stubs);
     let outcome = outcome(status, &usage, watched);
@@ -93,26 +93,29 @@ fn close_outputs() {
     }
 }
 
-/// How the wait for the step ended.
+/// Why and when the wait for the step ended.
 #[derive(Clone, Copy, Default)]
 struct Watched {
     killed: bool,
     deadline: bool,
-    oom: bool,
+    /// The machine's count of out-of-memory kills early in the step's life; `None` for a step too short to matter.
+    ooms: Option<u64>,
 }
+
+/// How long a step runs before the count of out-of-memory kills is read: reading it costs more than a short step.
+const OOM_GRACE: Duration = Duration::from_millis(5);
 
 /// Waits until the step ends; kills it when the builder asks for it, when the builder is gone (both are end of file
 /// on the control socket), or at the deadline.
-fn watch(step: BorrowedFd<'_>, control: &UnixStream, deadline_ms: Option<u64>, failed: bool) -> Watched {
+fn watch(step: BorrowedFd<'_>, control: &UnixStream, deadline_ms: Option<u64>) -> Watched {
     let mut watched = Watched::default();
-    if failed {
-        return watched;
-    }
-    let ooms = oom_kills();
-    let deadline = deadline_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+    let start = Instant::now();
+    let deadline = deadline_ms.and_then(|ms| start.checked_add(Duration::from_millis(ms)));
     loop {
         let stop = watched.killed || watched.deadline;
-        let left = deadline.filter(|_| !stop).map(|d| d.saturating_duration_since(Instant::now()));
+        let early = if watched.ooms.is_none() { start.checked_add(OOM_GRACE) } else { None };
+        let next = [early, deadline.filter(|_| !stop)].into_iter().flatten().min();
+        let left = next.map(|d| d.saturating_duration_since(Instant::now()));
         let timeout = left.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
         let mut fds = [
             PollFd::from_borrowed_fd(step, PollFlags::IN),
@@ -120,18 +123,23 @@ fn watch(step: BorrowedFd<'_>, control: &UnixStream, deadline_ms: Option<u64>, f
         ];
         let watch = if stop { &mut fds[..1] } else { &mut fds[..] };
         match poll(watch, timeout.as_ref()) {
-            Ok(0) => watched.deadline = true,
-            Ok(_) if !fds[0].revents().is_empty() => break,
-            // Nothing is ever sent after the spec: whatever is there to read is the end.
-            Ok(_) => watched.killed = true,
+            Ok(0) => {
+                if watched.ooms.is_none() {
+                    watched.ooms = Some(oom_kills());
+                }
+                if stop || deadline.is_none_or(|d| Instant::now() < d) {
+                    continue;
+                }
+                watched.deadline = true;
+            }
+            Ok(_) if !fds[0].revents().is_empty() => return watched,
             Err(rustix::io::Errno::INTR) => continue,
-            Err(_) => watched.killed = true,
+            // Nothing is ever sent after the spec: whatever is there to read is the end.
+            Ok(_) | Err(_) => watched.killed = true,
         }
         // It may have ended in this moment, which is as good.
         let _ = pidfd_send_signal(step, Signal::KILL);
     }
-    watched.oom = oom_kills() > ooms;
-    watched
 }
 
 /// How many processes this machine has killed for want of memory.
@@ -148,12 +156,12 @@ fn outcome(status: libc::c_int, usage: &libc::rusage, watched: Watched) -> Outco
         ExitStatus::Exited(libc::WEXITSTATUS(status))
     };
     let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
-    let stopped = watched.killed || watched.deadline;
+    let unexplained = !watched.killed && !watched.deadline && status.code() == 128 + libc::SIGKILL;
     Outcome {
         status,
         killed: watched.killed,
         deadline: watched.deadline,
-        oom_hint: watched.oom && !stopped && status.code() == 128 + libc::SIGKILL,
+        oom_hint: unexplained && watched.ooms.is_some_and(|before| oom_kills() > before),
         usage: Usage {
             user_us: micros(usage.ru_utime),
             system_us: micros(usage.ru_stime),

@@ -26,7 +26,7 @@
 //!
 //! Seams: user namespaces, seccomp and cgroups are not implemented; [`Spec`] holds their places.
 //! Without a device cgroup, `nodev` on everything a step can write to is what keeps it from the machine's
-//! disks, see [`mod@overlay`](crate) and `system.rs`.
+//! disks (`system.rs`).
 #![allow(
     unsafe_code,
     reason = "namespaces, execve and mount_setattr have no safe wrapper; every block says why it holds"
@@ -54,5 +54,6 @@ pub use spec::{
     DEFAULT_CAPABILITIES, DEFAULT_PATH, FileContent, MountKind, MountSpec, Network, Rlimit, Scratch, Seccomp,
     Spec, UserNamespace,
 };
+pub use stubs::fill_stub_layer;
 pub use user::{Identity, resolve_user};
 pub use wire::{ExitStatus, Outcome, Usage};

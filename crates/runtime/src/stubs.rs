@@ -3,12 +3,33 @@
 //! The records hold descriptors of the step's root, so cleaning never walks a path that the step could have
 //! changed: a target swapped for a symbolic link (CVE-2024-23652) is another inode and is left alone.
 
+use std::fs::{OpenOptions, Permissions};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Stat, Timespec, Timestamps, fstat, unlinkat, utimensat};
 use rustix::io::Errno;
 
 use crate::resolve::{Created, is_still};
+
+/// Fills an empty directory with `etc/hosts` and `etc/resolv.conf`, both empty. Put first in
+/// [`Spec::lower`](crate::Spec::lower) of a step with a base, on the filesystem of the layers, it spares a step whose
+/// image lacks these files from making them: `etc` is not copied up, and nothing has to be removed. It is not part of
+/// the root: layers are diffed without it, and while the step runs the files are covered by mounts.
+///
+/// # Errors
+/// Those of making directories and files.
+pub fn fill_stub_layer(dir: &Path) -> std::io::Result<()> {
+    let etc = dir.join("etc");
+    std::fs::create_dir(&etc)?;
+    for name in ["hosts", "resolv.conf"] {
+        OpenOptions::new().write(true).create_new(true).open(etc.join(name))?;
+    }
+    // Whatever the umask said: these are what a step may copy up.
+    std::fs::set_permissions(&etc, Permissions::from_mode(0o755))?;
+    std::fs::set_permissions(dir, Permissions::from_mode(0o755))
+}
 
 pub(crate) struct Stub {
     made: Created,
@@ -17,7 +38,7 @@ pub(crate) struct Stub {
 }
 
 fn mtime(stat: &Stat) -> (i64, i64) {
-    (stat.st_mtime as i64, stat.st_mtime_nsec as i64)
+    (stat.st_mtime, stat.st_mtime_nsec as i64)
 }
 
 impl Stub {
@@ -58,8 +79,8 @@ impl Stub {
 fn restore_times(dir: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
     let time = |tv_sec: i64, tv_nsec: i64| Timespec { tv_sec, tv_nsec: tv_nsec as _ };
     let times = Timestamps {
-        last_access: time(stat.st_atime as i64, stat.st_atime_nsec as i64),
-        last_modification: time(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        last_access: time(stat.st_atime, stat.st_atime_nsec as i64),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec as i64),
     };
     utimensat(dir, ".", &times, AtFlags::empty())
 }

@@ -66,6 +66,8 @@ fn changes(upper: &DirLayer, lower: &dyn Tree, walked: &[Walked]) -> io::Result<
     }
     walked
         .par_iter()
+        // What a typical RUN leaves is compared sooner than a second thread wakes up.
+        .with_min_len(64)
         .enumerate()
         .map(|(index, entry)| {
             let below = match merged_parent[index] {

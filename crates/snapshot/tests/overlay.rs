@@ -1,6 +1,8 @@
 //! Random changes through a real overlay mount: the view, the diff and the directory made from the diff must all show
 //! what the kernel shows.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use proptest::prelude::*;
 use rbuild_oci::Digest;
 use rbuild_snapshot::{
@@ -161,7 +163,11 @@ fn listing(tree: &dyn Tree) -> Listing {
     for (path, mut meta) in walked {
         // Each way to look at a tree tells the same.
         let single = tree.lstat(&path).unwrap();
-        assert_eq!(single.map(|m| (m.kind, m.mode, m.size)), Some((meta.kind, meta.mode, meta.size)), "{path}");
+        assert_eq!(
+            single.map(|m| (m.kind, m.mode, m.size)),
+            Some((meta.kind, meta.mode, meta.size)),
+            "{path}"
+        );
         let parent = tree.read_dir(&path.parent().unwrap()).unwrap();
         assert!(parent.iter().any(|name| Some(&**name) == path.file_name()), "{path}");
         if meta.kind == FileKind::Regular {
@@ -219,7 +225,11 @@ fn check(rounds: &[Vec<Change>]) -> Result<(), String> {
         let digest = content_digest(&entries).unwrap();
         let recipe = Arc::new(Recipe::new(entries).unwrap());
         let by_recipe = listing(&with(ChainLayer::Recipe(Arc::clone(&recipe))));
-        assert_eq!(as_a_layer_tells(by_recipe.clone()), as_a_layer_tells(shown.clone()), "the view of the diff");
+        assert_eq!(
+            as_a_layer_tells(by_recipe.clone()),
+            as_a_layer_tells(shown.clone()),
+            "the view of the diff"
+        );
 
         let again = tmp.path().join(format!("again{round}"));
         materialize(&recipe, &again).unwrap();

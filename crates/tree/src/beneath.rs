@@ -139,7 +139,16 @@ pub(crate) fn kind_of(stat: &Stat) -> Option<FileKind> {
 
 /// Metadata of the entry `name` in `dir`, whose `stat` is at hand: adds the link target and extended attributes.
 pub fn metadata_at(dir: impl AsFd, name: &OsStr, stat: &Stat) -> rustix::io::Result<Metadata> {
-    let dir = dir.as_fd();
+    metadata_with(dir.as_fd(), name, stat, false)
+}
+
+/// [`metadata_at`]; a `bare` file is known to have no extended attribute that counts.
+pub(crate) fn metadata_with(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    stat: &Stat,
+    bare: bool,
+) -> rustix::io::Result<Metadata> {
     let kind = kind_of(stat).ok_or(Errno::INVAL)?;
     let link_target = match kind {
         FileKind::Symlink => fs::readlinkat(dir, name, Vec::new())?.into_bytes(),
@@ -147,6 +156,7 @@ pub fn metadata_at(dir: impl AsFd, name: &OsStr, stat: &Stat) -> rustix::io::Res
     };
     let mut xattrs = Xattrs::new();
     if kind == FileKind::Regular
+        && !bare
         && let Some(value) = capability_at(dir, name)?
     {
         xattrs.insert(CAPABILITY.into(), value);

@@ -21,7 +21,7 @@ fn a_context_on_disk() {
     fs::hard_link(at("src/main.c"), at("src/other.c")).unwrap();
     symlink("/src/main.c", at("link.c")).unwrap();
     let ignore = Arc::new(Ignore::parse(".dockerignore", b"# logs\n**/*.log\n!keep.log\n*.json\n").unwrap());
-    let context = LocalContext::open(dir.path(), Some(ignore.clone())).unwrap().reset_owner(true);
+    let context = LocalContext::open(dir.path(), Some(ignore.clone()), None).unwrap().reset_owner(true);
     let excluded_by = |path: &TreePath| {
         let exists = context.unfiltered().lstat(path).is_ok_and(|meta| meta.is_some());
         ignore

@@ -28,6 +28,11 @@ pub const MAX_XATTR_BYTES: u64 = 256 << 10;
 /// Most data segments of a sparse file.
 pub const MAX_SPARSE_SEGMENTS: u64 = 1 << 18;
 
+/// Most global PAX headers of an archive; they mean nothing here and hide behind no other limit.
+const MAX_GLOBAL_HEADERS: u64 = 1 << 16;
+/// Most bytes after the end of an archive. Writers pad to their record size, at most a few MiB.
+const MAX_TRAILING_BYTES: u64 = 1 << 30;
+
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TarKind {
@@ -82,6 +87,8 @@ pub struct TarReader<R> {
     /// Bytes of the stream read so far; where the last header began.
     offset: u64,
     header_offset: u64,
+    /// Global headers seen.
+    globals: u64,
     /// Bytes lent by [`Self::next_data`] that the reader still holds.
     lent: usize,
     /// Bytes of the current entry's data in the stream, and of its padding, that were not read yet.
@@ -113,6 +120,7 @@ impl<R: BufRead> TarReader<R> {
             reader,
             offset: 0,
             header_offset: 0,
+            globals: 0,
             lent: 0,
             left: 0,
             padding: 0,
@@ -144,6 +152,10 @@ impl<R: BufRead> TarReader<R> {
                     pending.pax = Some(pax::parse(&body).map_err(|r| self.malformed(r))?);
                 }
                 EntryType::XGlobalHeader if pending.is_empty() => {
+                    self.globals += 1;
+                    if self.globals > MAX_GLOBAL_HEADERS {
+                        return Err(self.limit("global extended headers", MAX_GLOBAL_HEADERS));
+                    }
                     let body = self.meta_body(&header)?;
                     let records = pax::parse(&body).map_err(|r| self.malformed(r))?;
                     if records.would_rename_or_resize() {
@@ -191,6 +203,7 @@ impl<R: BufRead> TarReader<R> {
     /// digest of a layer.
     pub fn drain(&mut self) -> Result<(), TarError> {
         self.return_lent();
+        let start = self.offset;
         loop {
             let n = self.reader.fill_buf().map_err(TarError::Io)?.len();
             if n == 0 {
@@ -198,6 +211,9 @@ impl<R: BufRead> TarReader<R> {
             }
             self.reader.consume(n);
             self.offset += n as u64;
+            if self.offset - start > MAX_TRAILING_BYTES {
+                return Err(self.limit("bytes after the end of the archive", MAX_TRAILING_BYTES));
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! Layer blobs to overlayfs upper directories.
 
+mod dirs;
+mod files;
 mod place;
 mod resolve;
 mod stream;
 
-pub use place::MAX_DIRECTORY_BYTES;
-pub(crate) use place::list;
+pub use dirs::MAX_DIRECTORY_BYTES;
+pub(crate) use files::list;
 pub(crate) use resolve::open_real;
 
 use crate::{
@@ -82,6 +84,8 @@ pub fn unpack_layer(
 pub(crate) struct Contents {
     pub(crate) digests: HashMap<u64, Digest>,
     pub(crate) xattrs: HashMap<u64, Xattrs>,
+    /// Directories that no entry describes.
+    pub(crate) implied_parents: Vec<TreePath>,
 }
 
 /// Extracts an archive as it is, for [`crate::unpack_archive`].
@@ -94,7 +98,8 @@ pub(crate) fn extract<R: Read + Send>(
         let mut unpacker = Unpacker::new(Placer::new(dest, false), *limits);
         unpacker.run(&mut TarReader::new(stream))?;
         let digests = std::mem::take(&mut unpacker.placer.digests);
-        Ok(Contents { digests, xattrs: unpacker.placer.finish_plain()? })
+        let (xattrs, implied_parents) = unpacker.placer.finish_plain()?;
+        Ok(Contents { digests, xattrs, implied_parents })
     })?;
     Ok(contents)
 }

@@ -1,35 +1,20 @@
 //! One entry after the other to its place, by directory descriptor only.
 
+use super::dirs::{DirMeta, Dirs};
+use super::files::{keepable, remove_tree, times, write_data};
 use super::resolve::{Dir, Missing, io_error, is_whiteout, open_real, set_opaque, stat_name, walk};
 use crate::{TarEntry, TarKind, TarReader, UnpackError};
 use rbuild_oci::Digest;
-use rbuild_tree::{Timestamp, TreePath, Xattrs};
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-};
+use rbuild_tree::{TreePath, Xattrs};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
-use sha2::Digest as _;
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::{OsStr, OsString};
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::BufRead;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
-
-/// Most bytes in the names and attributes of all directories of a layer, which are held until the end.
-pub const MAX_DIRECTORY_BYTES: u64 = 64 << 20;
-
-/// What a directory gets when everything is in it; until then it has mode 0700.
-pub(super) struct DirMeta {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    mtime: Timestamp,
-    xattrs: Xattrs,
-    implied: bool,
-}
 
 /// Puts entries into a directory.
 pub(super) struct Placer<'d> {
@@ -71,8 +56,11 @@ impl<'d> Placer<'d> {
     ) -> Result<(), UnpackError> {
         let bad = |reason| Err(UnpackError::Entry { path: path.clone(), reason });
         let Some(name) = path.file_name() else {
-            if entry.kind != TarKind::Directory {
-                return bad("the root can only be a directory");
+            match (&entry.kind, self.overlay) {
+                (TarKind::Directory, _) => {}
+                // An archive that users ADD is unpacked into a directory that is there: such an entry is passed over.
+                (_, false) => return Ok(()),
+                (_, true) => return bad("the root can only be a directory"),
             }
             return self.dirs.insert(path, path, DirMeta::of(entry));
         };
@@ -143,8 +131,8 @@ impl<'d> Placer<'d> {
         Ok(implied)
     }
 
-    /// Like [`Self::finish`], for plain archives: the attributes that were set, by inode number.
-    pub(super) fn finish_plain(mut self) -> Result<HashMap<u64, Xattrs>, UnpackError> {
+    /// Like [`Self::finish`], for plain archives: the attributes that were set, by inode number, and the implied directories.
+    pub(super) fn finish_plain(mut self) -> Result<(HashMap<u64, Xattrs>, Vec<TreePath>), UnpackError> {
         let dirs: Vec<_> =
             self.dirs.by_path.iter().filter(|(_, m)| !m.xattrs.is_empty()).map(|(p, _)| p.clone()).collect();
         for path in dirs {
@@ -154,8 +142,7 @@ impl<'d> Placer<'d> {
             self.xattrs.insert(ino, kept);
         }
         let xattrs = std::mem::take(&mut self.xattrs);
-        self.finish()?;
-        Ok(xattrs)
+        Ok((xattrs, self.finish()?))
     }
 
     fn parent(&mut self, path: &TreePath) -> Result<Dir, UnpackError> {
@@ -372,163 +359,4 @@ impl<'d> Placer<'d> {
         self.dirs.forget(&real);
         remove_tree(self.root, real).map_err(io_error(path, "replace the directory that is there"))
     }
-}
-
-/// The directories made so far.
-#[derive(Default)]
-pub(super) struct Dirs {
-    pub(super) by_path: BTreeMap<TreePath, DirMeta>,
-    /// Roughly what they take in memory; names that were forgotten still count.
-    bytes: u64,
-}
-
-impl Dirs {
-    pub(super) fn insert(
-        &mut self,
-        entry: &TreePath,
-        real: &TreePath,
-        meta: DirMeta,
-    ) -> Result<(), UnpackError> {
-        let xattrs: usize = meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.bytes += (real.as_bytes().len() + xattrs) as u64;
-        if self.bytes > MAX_DIRECTORY_BYTES {
-            let what = "bytes in directory names and attributes";
-            return Err(UnpackError::Limit { path: entry.clone(), what, limit: MAX_DIRECTORY_BYTES });
-        }
-        self.by_path.insert(real.clone(), meta);
-        Ok(())
-    }
-
-    /// Forgets a directory and what is below it.
-    pub(super) fn forget(&mut self, top: &TreePath) {
-        let below = self.by_path.range(top.clone()..).map(|(path, _)| path);
-        let gone: Vec<_> = below.take_while(|path| path.strip_prefix(top).is_some()).cloned().collect();
-        for path in gone {
-            self.by_path.remove(&path);
-        }
-    }
-}
-
-impl DirMeta {
-    fn of(entry: &TarEntry) -> Self {
-        Self {
-            mode: entry.mode,
-            uid: entry.uid,
-            gid: entry.gid,
-            mtime: entry.mtime,
-            xattrs: entry.xattrs.clone(),
-            implied: false,
-        }
-    }
-
-    pub(super) fn implied() -> Self {
-        Self {
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            mtime: Timestamp::default(),
-            xattrs: Xattrs::new(),
-            implied: true,
-        }
-    }
-}
-
-/// The attributes an archive may set. `trusted.*` and `user.overlay.*` would steer overlayfs, other `security.*` the
-/// machine's own policy.
-fn keepable(xattrs: &Xattrs) -> Xattrs {
-    let allowed = |name: &[u8]| {
-        name == b"security.capability"
-            || name == b"system.posix_acl_access"
-            || name == b"system.posix_acl_default"
-            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
-    };
-    xattrs.iter().filter(|(name, _)| allowed(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
-}
-
-fn times(mtime: Timestamp) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
-    }
-}
-
-/// Writes the data of the current entry; its digest if `hash`.
-fn write_data<R: BufRead>(
-    path: &TreePath,
-    file: &File,
-    entry: &TarEntry,
-    tar: &mut TarReader<R>,
-    hash: bool,
-) -> Result<Option<Digest>, UnpackError> {
-    let failed = |source| UnpackError::Io { path: path.clone(), action: "write it", source };
-    let mut hasher = hash.then(sha2::Sha256::new);
-    let mut end = 0;
-    while let Some(data) = tar.next_data()? {
-        if let Some(hasher) = &mut hasher {
-            hash_zeros(hasher, data.offset - end);
-            hasher.update(data.bytes);
-        }
-        file.write_all_at(data.bytes, data.offset).map_err(failed)?;
-        end = data.offset + data.bytes.len() as u64;
-    }
-    if end < entry.size {
-        file.set_len(entry.size).map_err(failed)?;
-        if let Some(hasher) = &mut hasher {
-            hash_zeros(hasher, entry.size - end);
-        }
-    }
-    Ok(hasher.map(|h| Digest::from_bytes(h.finalize().into())))
-}
-
-fn hash_zeros(hasher: &mut sha2::Sha256, mut count: u64) {
-    const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
-    while count > 0 {
-        let n = count.min(ZEROS.len() as u64);
-        hasher.update(&ZEROS[..n as usize]);
-        count -= n;
-    }
-}
-
-/// Removes a directory with everything in it, holding one descriptor at a time however deep it is.
-fn remove_tree(root: BorrowedFd<'_>, top: TreePath) -> rustix::io::Result<()> {
-    let mut dirs = vec![top];
-    let mut next = 0;
-    while next < dirs.len() {
-        let fd = open_real(root, &dirs[next])?;
-        for (name, is_dir) in list(&fd)? {
-            if is_dir {
-                let below = dirs[next].join(&name);
-                dirs.push(below);
-            } else {
-                rustix::fs::unlinkat(&fd, &name, AtFlags::empty())?;
-            }
-        }
-        next += 1;
-    }
-    for dir in dirs.into_iter().rev() {
-        let parent = open_real(root, &dir.parent().unwrap_or_default())?;
-        if let Some(name) = dir.file_name() {
-            rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
-        }
-    }
-    Ok(())
-}
-
-/// The names in a directory, and which are directories.
-pub(crate) fn list(dir: &OwnedFd) -> rustix::io::Result<Vec<(OsString, bool)>> {
-    let mut names = Vec::new();
-    for item in rustix::fs::Dir::read_from(dir)? {
-        let item = item?;
-        let name = OsStr::from_bytes(item.file_name().to_bytes());
-        if name == "." || name == ".." {
-            continue;
-        }
-        let is_dir = match item.file_type() {
-            FileType::Unknown => stat_name(dir, name)?
-                .is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory),
-            kind => kind == FileType::Directory,
-        };
-        names.push((name.to_owned(), is_dir));
-    }
-    Ok(names)
 }

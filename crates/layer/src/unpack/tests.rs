@@ -1,5 +1,5 @@
 use super::*;
-use place::{DirMeta, Dirs};
+use dirs::{DirMeta, Dirs};
 
 #[test]
 fn held_directory_names_are_bounded() {

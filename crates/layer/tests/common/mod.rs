@@ -1,4 +1,9 @@
 //! Tars written byte by byte, independently of the crate's writer, and a look at what came out.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests panic and say what is skipped, as tests do"
+)]
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses its part of this module")]
 
 use rustix::fs::XattrFlags;

@@ -105,7 +105,11 @@ fn escaped(path: &str) -> String {
 
 impl Engine {
     /// A part of a local context, looked at once in a build: every step sees the same.
-    pub(super) async fn bound_context(self: &Arc<Self>, name: &str, path: &str) -> Result<Arc<Bound>, OpError> {
+    pub(super) async fn bound_context(
+        self: &Arc<Self>,
+        name: &str,
+        path: &str,
+    ) -> Result<Arc<Bound>, OpError> {
         let key = (name.to_owned(), path.to_owned());
         let cell: Arc<OnceCell<_>> = Arc::clone(locked(&self.bound).entry(key).or_default());
         let bound = cell.get_or_try_init(|| async {
@@ -174,7 +178,8 @@ mod tests {
         ] {
             let names = bound(&tree, path).map(|bound| {
                 let recipe = bound.recipe().unwrap();
-                let names: Vec<String> = recipe.entries().iter().map(|entry| entry.path.to_string()).collect();
+                let names: Vec<String> =
+                    recipe.entries().iter().map(|entry| entry.path.to_string()).collect();
                 names.join(",")
             });
             match (names, expected) {

@@ -77,7 +77,9 @@ impl Engine {
                 let bound = self.bound_context(name, "/").await?;
                 (Seed::Context(name.clone()), format!("context {}", bound.digest()))
             }
-            Some(Source::Empty) | None => (Seed::Empty(*mode, *uid, *gid), format!("empty {mode:o} {uid} {gid}")),
+            Some(Source::Empty) | None => {
+                (Seed::Empty(*mode, *uid, *gid), format!("empty {mode:o} {uid} {gid}"))
+            }
         };
         let directory = Digest::of(format!("rbuild.cache-mount.v1\n{origin}\n{id}"));
         let sharing = match sharing {

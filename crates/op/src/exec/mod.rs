@@ -65,6 +65,12 @@ impl ExecStep {
         spec.hostname = hostname;
         spec.resolv_conf = self.engine.settings.resolv_conf.clone();
         spec.rlimits = op.ulimits.iter().filter_map(|text| rlimit(text)).collect();
+        let open_files = self.engine.settings.open_files;
+        if let Some(soft) =
+            open_files.filter(|_| !spec.rlimits.iter().any(|limit| limit.resource == "nofile"))
+        {
+            spec.rlimits.push(Rlimit { resource: "nofile".to_owned(), soft: Some(soft), hard: None });
+        }
         if let Some(bytes) = self.engine.settings.shm_size {
             spec.shm_size = bytes;
         }
@@ -207,7 +213,10 @@ mod tests {
     #[test]
     fn hosts_name_the_step_and_what_was_added() {
         let text = hosts("box", &[("db".into(), "10.0.0.2".into())]);
-        assert_eq!(text, "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n");
+        assert_eq!(
+            text,
+            "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n"
+        );
     }
 
     #[test]

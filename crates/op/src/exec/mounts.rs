@@ -66,7 +66,10 @@ impl StepMounts {
                     directories.push((mount, Some(Kind::Tmpfs { size: *size, mode: TMPFS_MODE }), None));
                 }
                 MountKind::Cache { .. } => {
-                    let id = asking.engine.wish_cache(&mut wishes, &mount.kind, asking.inputs, asking.step).await?;
+                    let id = asking
+                        .engine
+                        .wish_cache(&mut wishes, &mount.kind, asking.inputs, asking.step)
+                        .await?;
                     directories.push((mount, None, id));
                 }
             }
@@ -98,7 +101,13 @@ impl StepMounts {
         }
     }
 
-    async fn bind(&mut self, asking: &Asking<'_>, from: &Source, source: &str, ro: bool) -> Result<Kind, OpError> {
+    async fn bind(
+        &mut self,
+        asking: &Asking<'_>,
+        from: &Source,
+        source: &str,
+        ro: bool,
+    ) -> Result<Kind, OpError> {
         let engine = asking.engine;
         let (lower, subpath) = match from {
             Source::Context(name) => {
@@ -187,15 +196,20 @@ fn below(mount: &Mount) -> String {
 
 impl Engine {
     /// A missing part of a root is told apart from a sandbox that cannot be set up.
-    async fn check_source(self: &Arc<Self>, root: &Root, source: &str, step: &StepContext) -> Result<(), OpError> {
+    async fn check_source(
+        self: &Arc<Self>,
+        root: &Root,
+        source: &str,
+        step: &StepContext,
+    ) -> Result<(), OpError> {
         if source == "/" {
             return Ok(());
         }
         let view = self.view(Some(root), step).await?;
         let source = source.to_owned();
         blocking(move || -> Result<(), OpError> {
-            let path =
-                rbuild_tree::TreePath::clamped(&source).map_err(|error| OpFailure::MountSource(error.to_string()))?;
+            let path = rbuild_tree::TreePath::clamped(&source)
+                .map_err(|error| OpFailure::MountSource(error.to_string()))?;
             match rbuild_tree::resolve(&*view, &path, true)?.meta {
                 Some(_) => Ok(()),
                 None => Err(OpFailure::MountSource(format!("\"{path}\": not found")).into()),
@@ -205,7 +219,10 @@ impl Engine {
     }
 
     /// What the step would see of local contexts, by place of the mount.
-    pub(super) async fn context_digests(self: &Arc<Self>, op: &ExecOp) -> Result<Vec<Option<Digest>>, OpError> {
+    pub(super) async fn context_digests(
+        self: &Arc<Self>,
+        op: &ExecOp,
+    ) -> Result<Vec<Option<Digest>>, OpError> {
         let digests = op.mounts.iter().map(|mount| async {
             let (name, path) = match &mount.kind {
                 MountKind::Bind { from: Source::Context(name), source } => (name, source.as_str()),
@@ -236,8 +253,9 @@ impl Engine {
                 "/" => self.chain_content(&root, step).await?,
                 path => {
                     let (view, path) = (self.view(Some(&root), step).await?, path.to_owned());
-                    let digest =
-                        move || Ok::<_, OpError>(Bound::select(&*view, &path, &SelectOptions::default())?.digest());
+                    let digest = move || {
+                        Ok::<_, OpError>(Bound::select(&*view, &path, &SelectOptions::default())?.digest())
+                    };
                     blocking(digest).await?
                 }
             };

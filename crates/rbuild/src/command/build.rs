@@ -1,6 +1,7 @@
 //! `rbuild build`.
 
 use crate::args::{BuildArgs, ProgressArg};
+use crate::command::call;
 use crate::request::{environment, prepare};
 use crate::{output, report};
 use anyhow::{Context as _, Result};
@@ -13,13 +14,22 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
-    let prepared = prepare(args)?;
-    let environment = Environment {
+/// What builds find around them.
+pub(crate) fn surroundings(root: &Path) -> Environment {
+    Environment {
         store_root: root.to_owned(),
         registry: ClientConfig::from_values(|name| environment(name).map(Into::into)),
         resolv_conf: resolv_conf(),
-    };
+        open_files: raise_open_files(),
+    }
+}
+
+pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
+    if let Some(code) = call::run(root, args)? {
+        return Ok(code);
+    }
+    let prepared = prepare(args)?;
+    let environment = surroundings(root);
     let (progress, reporter) = Progress::start(mode(args), std::io::stderr());
     for text in prepared.warnings {
         reporter.report(rbuild_event::Event::Warning { text });
@@ -72,11 +82,29 @@ fn stop_on_signals(cancel: &CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Descriptors that a build may hold open: deep chains and trees are walked by descriptor.
+const OPEN_FILES: u64 = 65_536;
+
+/// Raises the soft limit of open files, as far as the hard one allows, and returns what it was: RUN steps keep that, for
+/// there are programs that close every descriptor they could have.
+fn raise_open_files() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let before = limit.current?;
+    let wanted = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if before < wanted {
+        // Without it most builds work all the same.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).ok();
+    }
+    Some(before)
+}
+
 /// the machine's resolver, or systemd-resolved's upstream servers where the stub listens on loopback.
 fn resolv_conf() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let own = read("/etc/resolv.conf");
-    let servers: Vec<&str> = own.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim).collect();
+    let servers: Vec<&str> =
+        own.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim).collect();
     if servers == ["127.0.0.53"] {
         let upstream = read("/run/systemd/resolve/resolv.conf");
         if !upstream.is_empty() {
@@ -89,18 +117,25 @@ fn resolv_conf() -> String {
 fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
     let id = result.config.map(|config| config.to_string());
     if let (Some(file), Some(id)) = (&args.iidfile, &id) {
-        std::fs::write(file, id).with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
+        std::fs::write(file, id)
+            .with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
     }
     if let Some(file) = &args.metadata_file {
         let text = serde_json::to_string_pretty(&metadata(result))? + "\n";
-        std::fs::write(file, text).with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
+        std::fs::write(file, text)
+            .with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
     }
     if args.quiet {
         output::print(&id.map(|id| id + "\n").unwrap_or_default())?;
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<String> = result.names.iter().map(|name| name.familiar()).collect();
-    let steps = format!("{} steps: {} executed, {} cached", result.executed + result.cached, result.executed, result.cached);
+    let steps = format!(
+        "{} steps: {} executed, {} cached",
+        result.executed + result.cached,
+        result.executed,
+        result.cached
+    );
     let image = id.map(|id| format!("; image {id} {}", names.join(" "))).unwrap_or_default();
     report::line(format!("{steps}{image}").trim_end());
     Ok(ExitCode::SUCCESS)
@@ -121,10 +156,15 @@ fn metadata(result: &BuildResult) -> serde_json::Value {
     value
 }
 
-/// A failing step's whole output comes before the error.
+/// A failing step's whole output and its lines in the Dockerfile come before the error.
 fn explain(error: BuildError, summary: &Summary) -> anyhow::Error {
-    if let (BuildError::Step { .. }, Some(step)) = (&error, &summary.failed) {
-        report::failed_step(step);
+    if let BuildError::Step { excerpt, .. } = &error {
+        if let Some(step) = summary.failed.as_ref().filter(|step| !step.output.is_empty()) {
+            report::failed_step(step);
+        }
+        if !excerpt.is_empty() {
+            report::line(excerpt.trim_end());
+        }
     }
     error.into()
 }

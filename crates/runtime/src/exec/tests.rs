@@ -27,7 +27,8 @@ fn look_up_like_runc() {
     std::fs::copy("/bin/true", dir.path().join("prog")).unwrap();
     std::fs::write(dir.path().join("plain"), "x").unwrap();
     let missing = format!("{d}/missing");
-    let cases: [(String, String, Result<String, (String, i32)>); 7] = [
+    type Want = Result<String, (String, i32)>;
+    let cases: [(String, String, Want); 7] = [
         ("prog".into(), format!("/nope:{d}"), Ok(format!("{d}/prog"))),
         (format!("{d}/prog"), String::new(), Ok(format!("{d}/prog"))),
         ("foo".into(), d.into(), Err((r#"exec: "foo": executable file not found in $PATH"#.into(), 127))),

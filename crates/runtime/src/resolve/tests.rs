@@ -66,3 +66,41 @@ fn magic_links_are_refused() {
     let path = format!("self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
     assert_eq!(open_in_root(proc.as_fd(), &path, OFlags::PATH).err(), Some(Errno::LOOP));
 }
+
+/// CVE-2024-23651, CVE-2021-30465: a directory of the path is swapped for a link while it is being resolved.
+#[test]
+fn racing_renames_never_lead_out() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let (dir, root) = root();
+    let at = |name: &str| dir.path().join("root").join(name);
+    std::fs::create_dir_all(at("swap/in")).unwrap();
+    std::fs::create_dir_all(dir.path().join("canary/in")).unwrap();
+    symlink(dir.path().join("canary"), at("other")).unwrap();
+    let canary = std::fs::metadata(dir.path().join("canary/in")).unwrap().ino();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(CWD, at("swap"), CWD, at("other"), flags).unwrap();
+            }
+        });
+        let source = dir.path().join("root");
+        let mut found = 0;
+        for i in 0..10_000 {
+            let opened = match i % 3 {
+                0 => open_source(&source, "swap/in"),
+                1 => create_in_root(root.as_fd(), "swap/in", Leaf::Directory, &mut Vec::new()),
+                _ => create_in_root(root.as_fd(), "swap/../swap/new", Leaf::File, &mut Vec::new()),
+            };
+            if let Ok(fd) = opened {
+                found += 1;
+                assert_ne!(fstat(&fd).unwrap().st_ino, canary);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(found > 0);
+    });
+    assert!(!dir.path().join("canary/new").exists());
+}

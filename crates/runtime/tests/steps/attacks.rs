@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use rbuild_runtime::{Launcher, MountKind, RuntimeError, StepIo};
 
-use crate::common::{Bed, Test, eventually, start};
+use crate::common::{Bed, Test, eventually};
 use crate::sandbox::{bind_of, mount};
 
 pub(crate) const TESTS: &[Test] = &[

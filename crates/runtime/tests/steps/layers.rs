@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_079_failed_steps_leave_no_stubs", failed_steps_leave_no_stubs),
     ("sixty_layers", sixty_layers),
     ("repeated_layers", repeated_layers),
+    ("stub_layer", stub_layer),
     ("no_layer_below", no_layer_below),
     ("odd_paths", odd_paths),
     ("plain_copies", plain_copies),
@@ -110,6 +111,31 @@ fn repeated_layers() {
     let mut spec = bed.sh("cat /f");
     spec.lower.extend(["a", "b", "a", "a"].map(|l| bed.path(l)));
     assert_eq!(bed.output_of(spec), "a");
+}
+
+fn stub_layer() {
+    let bed = Bed::new();
+    fs::create_dir(bed.path("stubs")).unwrap();
+    rbuild_runtime::fill_stub_layer(&bed.path("stubs")).unwrap();
+    for name in SYSTEM {
+        fs::create_dir_all(bed.path("base").join(name)).unwrap();
+    }
+    let run = |script: &str| {
+        let mut spec = bed.sh(script);
+        spec.lower.insert(0, bed.path("stubs"));
+        bed.output_of(spec)
+    };
+    assert_eq!(
+        run("cat /etc/hosts; ls /etc | tr '\\n' ' '"),
+        "127.0.0.1 localhost step\ngroup hosts passwd resolv.conf "
+    );
+    assert_eq!(bed.upper(), [""; 0]);
+    // An image that has done away with the directory, or hides what is below it.
+    bed.fresh_upper();
+    fs::remove_dir_all(bed.path("base/etc")).unwrap();
+    std::os::unix::fs::symlink("/usr/etc", bed.path("base/etc")).unwrap();
+    assert_eq!(run("cat /usr/etc/hosts"), "127.0.0.1 localhost step\n");
+    assert_eq!(bed.upper(), [""; 0]);
 }
 
 fn no_layer_below() {

@@ -1,0 +1,96 @@
+use super::*;
+use rbuild_ir::HistoryEntry;
+use rbuild_oci::Platform;
+use std::time::Duration;
+
+fn layer(name: &str, made_at: Option<u64>) -> ImageLayer {
+    let descriptor = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(name), 1);
+    ImageLayer {
+        packed: PackedLayer { diff_id: Digest::of(name), descriptor },
+        created: made_at.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+    }
+}
+
+/// `+x` makes a layer, `-x` does not.
+fn image(base: &[(&str, Option<&str>)], new: &[&str]) -> ImageResult {
+    let history = base.iter().map(|(text, created)| History {
+        created: created.map(str::to_owned),
+        created_by: Some((*text).to_owned()),
+        empty_layer: text.starts_with('-'),
+        ..History::default()
+    });
+    ImageResult {
+        root: None,
+        config: ImageConfig { history: history.collect(), ..ImageConfig::default() },
+        history: (new.iter())
+            .map(|text| HistoryEntry {
+                created_by: (*text).to_owned(),
+                comment: "buildkit.dockerfile.v0".into(),
+                vertex: text.starts_with('+').then(|| Digest::of(text)),
+            })
+            .collect(),
+        platform: Platform::linux("amd64"),
+        source_date_epoch: None,
+    }
+}
+
+fn times(image: &ImageResult, layers: &[ImageLayer]) -> (Vec<Option<String>>, Option<String>) {
+    let config = config(image, layers);
+    (config.history.into_iter().map(|entry| entry.created).collect(), config.created)
+}
+
+fn at(seconds: i64) -> Option<String> {
+    Some(format_seconds(seconds, 0))
+}
+
+const OLD: &str = "2020-01-01T00:00:00Z";
+
+#[test]
+fn b_009_metadata_before_the_first_new_layer_has_that_layers_time() {
+    let image = image(&[("+base", Some(OLD))], &["-ENV", "+RUN", "-CMD", "+COPY", "-LABEL"]);
+    let layers = [layer("base", None), layer("run", Some(100)), layer("copy", Some(200))];
+    let old = Some(OLD.to_owned());
+    assert_eq!(times(&image, &layers), (vec![old, at(100), at(100), at(100), at(200), at(200)], at(200)));
+}
+
+#[test]
+fn b_009_without_a_new_layer_the_last_known_time_counts() {
+    let only_metadata = image(&[("+base", Some(OLD))], &["-ENV"]);
+    let old = Some(OLD.to_owned());
+    assert_eq!(times(&only_metadata, &[layer("base", None)]), (vec![old.clone(), old.clone()], old));
+    assert_eq!(times(&image(&[], &["-ENV"]), &[]), (vec![None], None), "scratch with metadata has no time");
+}
+
+#[test]
+fn b_010_entries_with_a_layer_match_the_layers() {
+    let config_of = |base: &[(&str, Option<&str>)], layers: &[ImageLayer]| config(&image(base, &[]), layers);
+    let too_few = config_of(&[], &[layer("a", None), layer("b", None)]);
+    assert_eq!(too_few.history.len(), 2);
+    assert_eq!(too_few.history[0].comment.as_deref(), Some("buildkit.exporter.image.v0"));
+    let too_many = config_of(&[("+a", None), ("+b", None)], &[layer("a", None)]);
+    assert_eq!(too_many.history.iter().map(|entry| entry.empty_layer).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn b_012_new_entries_are_clamped_and_the_bases_stay() {
+    let mut image = image(&[("+base", Some("2099-01-01T00:00:00Z"))], &["+RUN", "-CMD"]);
+    image.source_date_epoch = Some(1000);
+    let layers = [layer("base", None), layer("run", Some(5000))];
+    assert_eq!(
+        times(&image, &layers),
+        (vec![Some("2099-01-01T00:00:00Z".into()), at(1000), at(1000)], at(1000))
+    );
+    let earlier = [layer("base", None), layer("run", Some(500))];
+    assert_eq!(times(&image, &earlier).0[1], at(500), "what is older than the epoch keeps its time");
+}
+
+#[test]
+fn b_006_the_config_is_sorted_and_escaped_as_go_does() {
+    let mut image = image(&[], &["-CMD [\"a && b\"]"]);
+    image.config.other.insert("aardvark".into(), serde_json::json!(1));
+    let made = documents(&image, &[]).unwrap();
+    let text = String::from_utf8(made.config).unwrap();
+    assert!(text.starts_with(r#"{"aardvark":1,"architecture":"""#), "{text}");
+    assert!(text.contains(r"a \u0026\u0026 b"), "{text}");
+    assert_eq!(made.descriptor.digest, Digest::of(&made.manifest));
+}
