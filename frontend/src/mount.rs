@@ -71,6 +71,29 @@ pub struct MountSpec {
 #[error("{0}")]
 pub struct MountError(pub String);
 
+impl MountError {
+    /// What to do about it, if more can be said than the message does.
+    pub(crate) fn remedy(&self) -> Option<String> {
+        let names = |names: &[&str]| names.join(", ");
+        let MountError(message) = self;
+        if message.starts_with("unsupported mount type") {
+            return Some(format!("the types are {}", names(&MountType::ALL.map(|(name, _)| name))));
+        }
+        if message.starts_with("unsupported sharing value") {
+            return Some(format!(
+                "write sharing= with one of {}",
+                names(&Sharing::ALL.map(|(name, _)| name))
+            ));
+        }
+        if message.starts_with("unexpected key") && !message.contains("for mount type") {
+            return Some(format!("the keys are {}", names(&KEYS)));
+        }
+        message
+            .contains("must be a key=value pair")
+            .then(|| "write --mount=type=…,target=… without blanks, fields separated by commas".to_owned())
+    }
+}
+
 impl MountType {
     const ALL: [(&'static str, MountType); 5] = [
         ("bind", MountType::Bind),

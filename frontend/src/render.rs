@@ -6,6 +6,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::ast::Span;
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::lint::{Rule, rule};
 
 /// Draws a diagnostic without colours. `file` is the name to show, `source` the text that was parsed.
 pub fn render(diagnostic: &Diagnostic, file: &str, source: &str) -> String {
@@ -42,6 +43,9 @@ fn render_with(diagnostic: &Diagnostic, file: &str, source: &str, renderer: &Ren
     };
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(help.as_str()));
+    }
+    if let Some(url) = diagnostic.rule.and_then(rule).and_then(Rule::url) {
+        group = group.element(Level::NOTE.message(url));
     }
     renderer.render(&[group])
 }

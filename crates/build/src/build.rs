@@ -75,7 +75,15 @@ pub async fn build(
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let contexts = Contexts::open(&request, &mut inputs, &store)?;
     let build = Build {
-        engine: Arc::new(engine(environment, &request, &contexts, &store, &images, &definition.image, &cancel)),
+        engine: Arc::new(engine(
+            environment,
+            &request,
+            &contexts,
+            &store,
+            &images,
+            &definition.image,
+            &cancel,
+        )),
         names: names(&request),
         pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request)).map(Arc::new),
         request,
@@ -83,8 +91,13 @@ pub async fn build(
         reporter,
         cancel,
     };
+    let (store, reporter) = (build.store.clone(), build.reporter.clone());
     let built = build.run(Arc::new(plan), &definition, &inputs).await;
     contexts.remember();
+    // The index is opened when it is first asked, so that only now it is known whether it was damaged.
+    for text in store.take_warnings() {
+        reporter.report(Event::Warning { text });
+    }
     built
 }
 
@@ -104,6 +117,8 @@ fn engine(
         resolv_conf: environment.resolv_conf.clone(),
         open_files: environment.open_files,
         shm_size: request.shm_size,
+        confidential: request.confidential.clone(),
+        no_cache: request.no_cache.clone(),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         cancel: cancel.clone(),
     };
@@ -206,7 +221,10 @@ impl Build {
     /// Whether anything wants the result as an image: it always goes to the store unless only files are asked for.
     fn wants_image(&self) -> bool {
         let outputs = &self.request.outputs;
-        outputs.is_empty() || !self.names.is_empty() || self.pusher.is_some() || outputs.iter().any(outputs::wants_image)
+        outputs.is_empty()
+            || !self.names.is_empty()
+            || self.pusher.is_some()
+            || outputs.iter().any(outputs::wants_image)
     }
 
     async fn solve(
@@ -267,8 +285,8 @@ impl Build {
         step: &StepContext,
     ) -> Result<Documents, BuildError> {
         let layers = self.layers(root, step).await?;
-        let mut documents =
-            documents(image, &layers).map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
+        let mut documents = documents(image, &layers)
+            .map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
         self.store.put_blob(&documents.config)?;
         self.store.put_blob(&documents.manifest)?;
         if let Some(created) = &documents.created {

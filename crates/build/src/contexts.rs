@@ -23,7 +23,11 @@ pub(crate) struct Contexts {
 
 impl Contexts {
     /// Opens the main context and all named local ones.
-    pub(crate) fn open(request: &BuildRequest, inputs: &mut Inputs, store: &Store) -> Result<Self, BuildError> {
+    pub(crate) fn open(
+        request: &BuildRequest,
+        inputs: &mut Inputs,
+        store: &Store,
+    ) -> Result<Self, BuildError> {
         let mut contexts = Self::default();
         match &inputs.context {
             Some(dir) => contexts.add(MAIN, dir, inputs.ignore.take(), request, store)?,

@@ -92,7 +92,10 @@ fn default_dockerfile(dir: &Path) -> Result<(&'static str, Vec<u8>), BuildError>
             Ok(text) => return Ok((name, text)),
         }
     }
-    let problem = format!("failed to read dockerfile: there is no `Dockerfile` in `{}`: name it with -f", dir.display());
+    let problem = format!(
+        "failed to read dockerfile: there is no `Dockerfile` in `{}`: name it with -f",
+        dir.display()
+    );
     Err(BuildError::Request(problem))
 }
 
@@ -124,8 +127,10 @@ fn read_bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
 /// A path of an archive context, without symlinks that lead out of it.
 fn confined(dir: &Path, path: &Path) -> Result<PathBuf, BuildError> {
     use std::os::unix::ffi::OsStrExt as _;
-    let invalid = |error: &dyn std::fmt::Display| BuildError::Request(format!("`{}`: {error}", path.display()));
-    let inside = rbuild_tree::TreePath::clamped(path.as_os_str().as_bytes()).map_err(|error| invalid(&error))?;
+    let invalid =
+        |error: &dyn std::fmt::Display| BuildError::Request(format!("`{}`: {error}", path.display()));
+    let inside =
+        rbuild_tree::TreePath::clamped(path.as_os_str().as_bytes()).map_err(|error| invalid(&error))?;
     let tree = rbuild_tree::DirTree::open(dir).map_err(|error| invalid(&error))?;
     let found = rbuild_tree::resolve(&tree, &inside, true).map_err(|error| invalid(&error))?;
     Ok(dir.join(found.path.as_path()))
@@ -143,7 +148,11 @@ fn ignore_rules(context: Option<&Path>, dockerfile: Option<&Path>) -> Result<Opt
         match read_bounded(&path, MAX_IGNORE) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(source) => {
-                return Err(BuildError::Io { action: "cannot read", path: path.display().to_string(), source });
+                return Err(BuildError::Io {
+                    action: "cannot read",
+                    path: path.display().to_string(),
+                    source,
+                });
             }
             Ok(content) => return parse_ignore(&path, &content).map(Some),
         }
@@ -152,7 +161,9 @@ fn ignore_rules(context: Option<&Path>, dockerfile: Option<&Path>) -> Result<Opt
 }
 
 fn parse_ignore(path: &Path, content: &[u8]) -> Result<Ignore, BuildError> {
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     Ignore::parse(&name, content).map_err(|error| BuildError::Request(error.to_string()))
 }
 
@@ -162,10 +173,12 @@ pub(crate) fn named_context_rules(dir: &Path) -> Result<Option<Ignore>, BuildErr
 }
 
 fn unpack_context(file: &Path, store: &Store) -> Result<LayerIngest, BuildError> {
-    let failed = |error: &dyn std::fmt::Display| BuildError::Request(format!("unpacking the build context: {error}"));
+    let failed =
+        |error: &dyn std::fmt::Display| BuildError::Request(format!("unpacking the build context: {error}"));
     let ingest = store.new_layer_dir()?;
     let archive = std::fs::File::open(file).map_err(|error| failed(&error))?;
     let dest = std::fs::File::open(&ingest.upper).map_err(|error| failed(&error))?;
-    rbuild_layer::unpack_archive(archive, &std::sync::Arc::new(dest.into()), &Default::default()).map_err(|error| failed(&error))?;
+    rbuild_layer::unpack_archive(archive, &std::sync::Arc::new(dest.into()), &Default::default())
+        .map_err(|error| failed(&error))?;
     Ok(ingest)
 }

@@ -3,7 +3,7 @@
 use crate::error::ErrorKind;
 use rbuild_copy::CopyError;
 use rbuild_export::ExportError;
-use rbuild_layer::PackError;
+use rbuild_layer::{DecompressError, PackError};
 use rbuild_op::OpFailure;
 use rbuild_registry::RegistryError;
 use rbuild_runtime::RuntimeError;
@@ -33,6 +33,10 @@ pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
     if let Some(error) = error.downcast_ref::<ExportError>() {
         return of_export(error);
     }
+    // What ADD was to unpack; layers of images come with their own errors.
+    if error.is::<DecompressError>() {
+        return ErrorKind::Usage;
+    }
     if error.is::<RegistryError>() || error.is::<rbuild_layer::UnpackError>() {
         return ErrorKind::Registry;
     }
@@ -47,6 +51,7 @@ fn of_operation(failure: &OpFailure) -> ErrorKind {
         OpFailure::Process { .. } => ErrorKind::Step,
         OpFailure::Canceled => ErrorKind::Canceled,
         OpFailure::NotAllowed { .. } | OpFailure::NotSupported(_) => ErrorKind::Usage,
+        OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,
         OpFailure::LayerLost(_) => ErrorKind::Environment,
         OpFailure::WrongDiffId { .. } => ErrorKind::Registry,
     }

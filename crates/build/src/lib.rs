@@ -31,8 +31,10 @@ pub use error::{BuildError, ErrorKind};
 pub use lower::{Examined, examine};
 pub use rbuild_ir::NetworkMode;
 pub use rbuild_layer::Compression;
+pub use rbuild_op::{Confidential, MAX_SECRET_BYTES, Secret};
 pub use rbuild_registry::ClientConfig;
 pub use rbuild_solver::NoCache;
 pub use request::{
-    BuildRequest, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext, Output,
+    BuildRequest, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext,
+    Output,
 };

@@ -118,7 +118,9 @@ fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
     let contexts = request.named_contexts.iter().map(|(name, context)| {
         let context = match context {
             NamedContext::Directory(_) => rbuild_frontend::NamedContext::Local,
-            NamedContext::OciLayout { .. } => rbuild_frontend::NamedContext::Image(format!("{LAYOUT_SCHEME}{name}")),
+            NamedContext::OciLayout { .. } => {
+                rbuild_frontend::NamedContext::Image(format!("{LAYOUT_SCHEME}{name}"))
+            }
             NamedContext::Image(reference) => rbuild_frontend::NamedContext::Image(reference.to_string()),
         };
         (name.clone(), context)
@@ -144,7 +146,8 @@ fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
 fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, images: &Images) -> BuildError {
     let text = String::from_utf8_lossy(&inputs.text);
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
-    let rendered: Vec<String> = errors.map(|error| rbuild_frontend::render(error, &inputs.name, &text)).collect();
+    let rendered: Vec<String> =
+        errors.map(|error| rbuild_frontend::render(error, &inputs.name, &text)).collect();
     let message = rendered.join("\n");
     if images.registry_failed() {
         return BuildError::Image { message, registry: true };
@@ -154,6 +157,7 @@ fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, images: &Images) -> Buil
 
 fn one_line(warning: &Diagnostic) -> String {
     let rule = warning.rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
-    let line = if warning.lines.start > 0 { format!(" (line {})", warning.lines.start) } else { String::new() };
+    let line =
+        if warning.lines.start > 0 { format!(" (line {})", warning.lines.start) } else { String::new() };
     format!("{rule}{}{line}", warning.message)
 }

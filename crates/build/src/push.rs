@@ -6,6 +6,7 @@ use crate::images::Images;
 use rbuild_event::Event;
 use rbuild_oci::{Descriptor, Digest, Reference};
 use rbuild_registry::PushOutcome;
+use rbuild_registry::RegistryError;
 use rbuild_solver::{OpError, StepContext};
 use rbuild_store::Store;
 use std::collections::HashMap;
@@ -59,7 +60,7 @@ impl Pusher {
             let path = self.store.blob_path(&blob.digest);
             let pushing = self.images.client().push_blob(name, blob, &path, &sources);
             let outcome = tokio::select! {
-                outcome = pushing => outcome?,
+                outcome = pushing => outcome.map_err(|source| FailedPush { name: name.to_string(), source: Box::new(source) })?,
                 () = step.cancel.cancelled() => return Err(rbuild_op::OpFailure::Canceled.into()),
             };
             self.store.remember_blob_sources(&[blob.digest], &name.name())?;
@@ -69,7 +70,13 @@ impl Pusher {
                 PushOutcome::Uploaded => "pushed",
             };
             let (vertex, name) = (step.vertex, format!("{what} {}", blob.digest));
-            step.reporter.report(Event::Status { vertex, name, current: blob.size, total: blob.size, done: true });
+            step.reporter.report(Event::Status {
+                vertex,
+                name,
+                current: blob.size,
+                total: blob.size,
+                done: true,
+            });
             Ok::<(), OpError>(())
         };
         cell.get_or_try_init(push).await.copied()
@@ -84,7 +91,11 @@ impl Pusher {
     }
 
     /// Pushes what is left: the config, then the manifest under every name.
-    pub(crate) async fn push_image(&self, documents: &Documents, step: &StepContext) -> Result<(), BuildError> {
+    pub(crate) async fn push_image(
+        &self,
+        documents: &Documents,
+        step: &StepContext,
+    ) -> Result<(), BuildError> {
         let config_digest = documents.config_digest;
         let media_type = rbuild_oci::media_type::OCI_CONFIG;
         let config = Descriptor::new(media_type, config_digest, documents.config.len() as u64);
@@ -92,16 +103,26 @@ impl Pusher {
         for name in &self.names {
             let kind = &documents.descriptor.media_type;
             let pushing = self.images.client().push_manifest(name, kind, &documents.manifest);
-            pushing.await.map_err(|source| BuildError::Push { name: name.to_string(), source: Box::new(source) })?;
+            pushing
+                .await
+                .map_err(|source| BuildError::Push { name: name.to_string(), source: Box::new(source) })?;
         }
         Ok(())
     }
 
-    /// An error of pushing, with the name it was meant for.
+    /// An error of packing or pushing a layer.
     pub(crate) fn failed(&self, error: OpError) -> BuildError {
-        match error.downcast::<rbuild_registry::RegistryError>() {
-            Ok(source) => BuildError::Push { name: self.names[0].to_string(), source },
+        match error.downcast::<FailedPush>() {
+            Ok(failed) => BuildError::Push { name: failed.name, source: failed.source },
             Err(error) => BuildError::Export(error),
         }
     }
+}
+
+/// A blob that could not be pushed, and under which name it was to be.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to push {name}: {source}")]
+struct FailedPush {
+    name: String,
+    source: Box<RegistryError>,
 }

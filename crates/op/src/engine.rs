@@ -2,23 +2,25 @@
 
 use crate::bridge::blocking;
 use crate::error::OpFailure;
+use crate::exec::Bound;
 use crate::fetch::{BlobFetcher, PulledLayer};
 use crate::layer::{Layer, Root, from_epoch, since_epoch};
+use crate::secret::Confidential;
 use rbuild_context::Ignore;
 use rbuild_event::Reporter;
 use rbuild_layer::{Compression, PackOptions};
 use rbuild_oci::{Descriptor, Digest, media_type};
 use rbuild_runtime::{Launcher, RuntimeError};
 use rbuild_snapshot::{ChainLayer, ChainView, DirLayer, Recipe};
-use rbuild_solver::{OpError, StepContext};
+use rbuild_solver::{NoCache, OpError, StepContext};
 use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store};
 use rbuild_tree::{LayerEntry, Tree, TreePath};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// Layers that are packed at once. Packing is parallel inside; two let one read while the other computes.
@@ -60,6 +62,10 @@ pub struct EngineSettings {
     pub shm_size: Option<u64>,
     /// Whether RUN --network=host was granted.
     pub allow_host_network: bool,
+    /// Secrets and SSH agents of RUN steps.
+    pub confidential: Confidential,
+    /// Steps whose cache mounts begin empty.
+    pub no_cache: NoCache,
     /// Stops all work.
     pub cancel: CancellationToken,
 }
@@ -79,6 +85,10 @@ pub struct Engine {
     pending: Mutex<Vec<PendingRecord>>,
     packing: Semaphore,
     made: AtomicU64,
+    /// Parts of local contexts that RUN steps mount, by context and path.
+    pub(crate) bound: Mutex<HashMap<(String, String), Arc<OnceCell<Arc<Bound>>>>>,
+    /// Directories of cache mounts that this build has emptied.
+    pub(crate) fresh_caches: Mutex<HashSet<PathBuf>>,
 }
 
 /// A record that waits until the store has the bytes of all its layers.
@@ -115,6 +125,8 @@ impl Engine {
             pending: Mutex::default(),
             packing: Semaphore::new(PACKING_AT_ONCE),
             made: AtomicU64::new(0),
+            bound: Mutex::default(),
+            fresh_caches: Mutex::default(),
         }
     }
 
@@ -421,6 +433,19 @@ impl Engine {
             Ok(content)
         });
         content.await.copied()
+    }
+
+    /// Digest of the content of all layers of a root, but for times.
+    pub(crate) async fn chain_content(
+        self: &Arc<Self>,
+        root: &Root,
+        step: &StepContext,
+    ) -> Result<Digest, OpError> {
+        let mut text = "rbuild.chain-content.v1\n".to_owned();
+        for count in 1..=root.layers.len() {
+            text.push_str(&format!("{}\n", self.content_of_top(&root.prefix(count), step).await?));
+        }
+        Ok(Digest::of(text))
     }
 
     /// Whether two roots hold the same files but for times. Layers that both share are not looked at.

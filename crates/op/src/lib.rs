@@ -22,12 +22,14 @@ mod image;
 mod layer;
 mod logs;
 mod mkdir;
+mod secret;
 
 pub use cache::LayerCache;
 pub use engine::{Engine, EngineSettings, LocalSource, PackedLayer};
 pub use error::OpFailure;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};
+pub use secret::{Confidential, MAX_SECRET_BYTES, Secret};
 
 use rbuild_ir::Vertex;
 use rbuild_solver::Op;
@@ -38,7 +40,7 @@ pub fn operation(engine: &Arc<Engine>, vertex: &Vertex) -> Arc<dyn Op<Output = R
     let engine = Arc::clone(engine);
     match &vertex.op {
         rbuild_ir::Op::Image(op) => Arc::new(image::ImageStep::new(engine, op.clone())),
-        rbuild_ir::Op::Exec(op) => Arc::new(exec::ExecStep::new(engine, op.clone())),
+        rbuild_ir::Op::Exec(op) => Arc::new(exec::ExecStep::new(engine, op.clone(), vertex.stage.clone())),
         rbuild_ir::Op::Copy(op) => Arc::new(copy::CopyStep::new(engine, op.clone())),
         rbuild_ir::Op::Mkdir(op) => Arc::new(mkdir::MkdirStep::new(engine, op.clone())),
     }

@@ -44,8 +44,16 @@ const REFUSED: &[(&str, i32, &str)] = &[
     ("transientmount/Dockerfile", 1, "did not complete successfully: exit code: 1"),
     // BuildKit neither replaces a directory by a link nor a link by a directory; buildah and the classic builder do.
     ("replace/symlink-with-directory/Dockerfile", 2, "cannot copy to non-directory: /maybe-directory"),
-    ("replace/symlink-with-directory/Dockerfile.2", 2, "cannot replace to directory /maybe-directory with file"),
-    ("replace/symlink-with-directory/Dockerfile.3", 2, "cannot replace to directory /tree/maybe-directory with file"),
+    (
+        "replace/symlink-with-directory/Dockerfile.2",
+        2,
+        "cannot replace to directory /maybe-directory with file",
+    ),
+    (
+        "replace/symlink-with-directory/Dockerfile.3",
+        2,
+        "cannot replace to directory /tree/maybe-directory with file",
+    ),
     ("replace/symlink-with-directory/Dockerfile.4", 2, "cannot copy to non-directory: /tree/maybe-directory"),
 ];
 
@@ -238,9 +246,15 @@ fn describe(image: &Image, base: &BTreeMap<String, Entry>) -> String {
     for (key, value) in image.config().as_object().unwrap() {
         writeln!(out, "{key}: {value}").unwrap();
     }
-    for line in image.history().iter().filter(|line| !line.contains("COPY root/ /") && *line != "- CMD [\"sh\"]") {
+    for line in
+        image.history().iter().filter(|line| !line.contains("COPY root/ /") && *line != "- CMD [\"sh\"]")
+    {
         // Upstream's text itself is not ours to keep.
-        let (instruction, rest) = line.split_at(line.trim_start_matches("- ").find(' ').map_or(line.len(), |at| at + line.len() - line.trim_start_matches("- ").len()));
+        let (instruction, rest) = line.split_at(
+            line.trim_start_matches("- ")
+                .find(' ')
+                .map_or(line.len(), |at| at + line.len() - line.trim_start_matches("- ").len()),
+        );
         writeln!(out, "{instruction} {:016x}", support::fnv(rest.as_bytes())).unwrap();
     }
     let layers = image.history().iter().filter(|line| !line.starts_with("- ")).count();
@@ -265,7 +279,10 @@ fn make_centos(site: &Site) -> bool {
     context.file("root/etc/passwd", passwd + lp);
     context.symlink("root/bin/sh", "bash");
     set_times(&context.dir, BASE_TIME);
-    context.file("Dockerfile", "FROM busybox AS base\nCOPY root/ /\nFROM scratch\nCOPY --from=base / /\nCMD [\"/bin/bash\"]\n");
+    context.file(
+        "Dockerfile",
+        "FROM busybox AS base\nCOPY root/ /\nFROM scratch\nCOPY --from=base / /\nCMD [\"/bin/bash\"]\n",
+    );
     context.build(&["-t", NEEDS_BASH]).code == 0
 }
 
@@ -313,7 +330,8 @@ fn sections(text: &str) -> BTreeMap<&str, &str> {
 }
 
 fn first_difference(wanted: &str, found: &str) -> String {
-    let (wanted, found): (Vec<&str>, Vec<&str>) = (wanted.trim_end().lines().collect(), found.trim_end().lines().collect());
+    let (wanted, found): (Vec<&str>, Vec<&str>) =
+        (wanted.trim_end().lines().collect(), found.trim_end().lines().collect());
     let only = |these: &[&str], those: &[&str], sign: &str| {
         let lines = these.iter().filter(|line| !those.contains(line));
         lines.map(|line| format!("\n  {sign} {line}")).collect::<String>()

@@ -20,7 +20,12 @@ pub(crate) fn check(keyword: &Word, command: &CommandLine, shell_set: bool) -> O
         let text = command.args.first().map(Word::as_str).unwrap_or_default();
         let plain = !text.is_empty()
             && !text.contains(['$', '&', '|', ';', '<', '>', '*', '?', '\'', '"', '\\', '`', '(', '\n']);
+        let json = text.starts_with('[') && text.trim_end().ends_with(']');
         let help = match plain {
+            _ if json => {
+                let fixed = text.trim_end().replace('\'', "\"");
+                format!("this is no JSON, so a shell runs the text as it is: write strings in double quotes, {keyword} {fixed}")
+            }
             true => {
                 let words: Vec<String> = text.split_whitespace().map(|word| format!("\"{word}\"")).collect();
                 format!("write {keyword} [{}]", words.join(", "))

@@ -22,6 +22,7 @@ struct Copying<'a> {
     from: Option<Root>,
     chown: Option<String>,
     chmod: Option<String>,
+    chmod_span: Span,
     link: bool,
     parents: bool,
     excludes: &'a [Word],
@@ -48,6 +49,12 @@ impl Lowering<'_, '_> {
                 Some(source) => Some(source.root.clone()),
                 None => {
                     let from = copy.from.as_ref().map(Word::as_str).unwrap_or_default();
+                    state.fault = span_of(copy.from.as_ref());
+                    state.remedy = Some(match source == node {
+                        true => "a stage cannot copy from itself: give FROM the stage that has the files"
+                            .to_owned(),
+                        false => format!("move the stage `{from}` above this one"),
+                    });
                     return Err(format!(
                         "cannot copy from stage {}, it needs to be defined before current stage {}",
                         go_quote(from),
@@ -61,6 +68,7 @@ impl Lowering<'_, '_> {
             from,
             chown,
             chmod,
+            chmod_span: span_of(copy.chmod.as_ref()),
             link: copy.link,
             parents: copy.parents,
             excludes: &copy.excludes,
@@ -88,6 +96,7 @@ impl Lowering<'_, '_> {
             from: None,
             chown,
             chmod,
+            chmod_span: span_of(add.chmod.as_ref()),
             link: add.link,
             parents: false,
             excludes: &add.excludes,
@@ -127,14 +136,21 @@ impl Lowering<'_, '_> {
             .collect::<Outcome<_>>()?;
         self.spent += contents.iter().map(|(_, data)| data.len()).sum::<usize>();
         if let Some(chmod) = &copying.chmod {
-            check_chmod(chmod)?;
+            check_chmod(chmod).inspect_err(|_| {
+                state.fault = copying.chmod_span;
+                state.remedy =
+                    Some("write an octal mode like 0755, or a symbolic one like u+rwX,go-w".to_owned());
+            })?;
         }
         check_checksum(copying.checksum.as_deref(), &sources)?;
         for source in &sources {
             let refused = match (classify(source), copying.is_add) {
                 (Remote::No, _) => continue,
-                (Remote::Http, false) => return Err("source can't be a URL for COPY".into()),
-                (Remote::Git, false) => return Err("source can't be a git ref for COPY".into()),
+                (Remote::Http | Remote::Git, false) => {
+                    let kind = if classify(source) == Remote::Http { "URL" } else { "git ref" };
+                    state.remedy = Some("use ADD for remote sources".to_owned());
+                    return Err(format!("source can't be a {kind} for COPY"));
+                }
                 (Remote::Http, true) => Unsupported::AddUrl,
                 (Remote::Git, true) => Unsupported::AddGit,
             };
@@ -183,6 +199,10 @@ impl Lowering<'_, '_> {
         state.commit_layer(created_by, Some(layer));
         Ok(())
     }
+}
+
+fn span_of(word: Option<&Word>) -> Span {
+    word.map(|word| word.span).unwrap_or_default()
 }
 
 /// An expanded flag; empty is as good as not written.

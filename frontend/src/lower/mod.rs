@@ -30,6 +30,7 @@ use crate::lint::Linter;
 use crate::outline::{Outline, StageParameters, outline};
 use crate::source::MAX_DIAGNOSTICS;
 use crate::stage::{Command, Origin, Plan};
+use crate::suggest::suggest;
 use rbuild_ir::{Definition, ImageOp, ImageResult, Op};
 use rbuild_oci::{Platform, Reference};
 use state::{Root, State};
@@ -218,7 +219,15 @@ impl Lowering<'_, '_> {
             let name = &node.base_name;
             let names = self.plan.names().chain(COMMON_IMAGES);
             let message = crate::suggest::with_suggestion(format!("{name}: {error}"), name, names, true);
-            Diagnostic::error(message, node.lines)
+            let near = suggest(name, self.plan.names(), true);
+            let help = match (near, node.image_only) {
+                (Some(stage), true) => {
+                    format!("no stage is called `{name}`, so it is taken for an image: did you mean the stage `{stage}`?")
+                }
+                (Some(stage), false) => format!("did you mean the stage `{stage}`? It has to stand above this line"),
+                (None, _) => format!("check that `{name}` exists, is spelled right and may be pulled by you"),
+            };
+            Diagnostic::error(message, node.lines).with_span(node.span).with_help(help)
         })?;
         let mut platform = request.platform;
         let config = image.config;
@@ -273,7 +282,8 @@ impl Lowering<'_, '_> {
             self.report_findings(&mut state, command);
             outcome.map_err(|message| {
                 let fault = if command.on_build { Span::default() } else { state.fault };
-                Diagnostic::error(message, command.instruction.lines).with_span(fault)
+                let error = Diagnostic::error(message, command.instruction.lines).with_span(fault);
+                Diagnostic { help: state.remedy.take(), ..error }
             })?;
         }
         self.unset_left = state.unset_left;

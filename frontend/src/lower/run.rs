@@ -140,6 +140,7 @@ fn mount_specs(run: &RunInstruction, lex: &Lex, state: &mut State) -> Outcome<Ve
         let spec = MountSpec::parse(word.as_str(), |text| expand_text(state, lex, text, word.span));
         spec.map_err(|error| {
             state.fault = word.span;
+            state.remedy = error.remedy();
             error.to_string()
         })
     };

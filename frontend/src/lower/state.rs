@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) unset_left: usize,
     /// The word that could not be expanded.
     pub(super) fault: Span,
+    /// What to do about the current instruction's error.
+    pub(super) remedy: Option<String>,
     /// Names of `build_args`.
     declared: HashSet<String>,
 }
@@ -99,6 +101,7 @@ impl State {
             unset: Vec::new(),
             unset_left: 0,
             fault: Span::default(),
+            remedy: None,
             declared: HashSet::new(),
         }
     }

@@ -64,7 +64,8 @@ fn parse(text: &str) -> Result<Call> {
                 call.ignore_status = matches!(value, "true" | "1");
             }
             _ => {
-                let problem = format!("--call: `{field}` is not understood: write format=json or ignorestatus=true");
+                let problem =
+                    format!("--call: `{field}` is not understood: write format=json or ignorestatus=true");
                 return Err(Usage::new(problem).into());
             }
         }

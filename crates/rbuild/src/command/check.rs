@@ -24,7 +24,9 @@ pub(crate) fn run(root: &Path, args: &CheckArgs) -> Result<ExitCode> {
 pub(crate) fn check(root: &Path, args: &BuildArgs, format: ReportFormat) -> Result<ExitCode> {
     let mut examined = examine(root, args, args.target.is_none())?;
     // The warnings themselves are reported, and are an error here anyway.
-    examined.diagnostics.retain(|diagnostic| !(diagnostic.is_error() && diagnostic.message.starts_with(VIOLATION)));
+    examined
+        .diagnostics
+        .retain(|diagnostic| !(diagnostic.is_error() && diagnostic.message.starts_with(VIOLATION)));
     let mut seen = BTreeSet::new();
     let key = |diagnostic: &Diagnostic| {
         (diagnostic.message.clone(), diagnostic.lines.start, diagnostic.spans.first().copied())
@@ -51,10 +53,6 @@ fn text(examined: &Examined) -> String {
         examined.diagnostics.iter().partition(|diagnostic| diagnostic.is_error());
     for diagnostic in warnings.iter().chain(&errors) {
         out.push_str(&drawn(diagnostic, examined));
-        let url = diagnostic.rule.and_then(rule).and_then(|rule| rule.url());
-        if let Some(url) = url {
-            out.push_str(&format!("\n  = note: {url}"));
-        }
         out.push_str("\n\n");
     }
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
@@ -168,9 +166,13 @@ mod tests {
         let text = "FROM scratch AS ä\nFROM scratch as Base\nMAINTAINER me\n".replace('ä', "a");
         let (dockerfile, _) = rbuild_frontend::parse(text.as_bytes());
         let warnings = vec![
-            Diagnostic::warning("StageNameCasing", "Stage name 'Base' should be lowercase", LineRange::new(2, 2))
-                .with_span(dockerfile.stages[1].from.name.as_ref().unwrap().span)
-                .with_help("write base"),
+            Diagnostic::warning(
+                "StageNameCasing",
+                "Stage name 'Base' should be lowercase",
+                LineRange::new(2, 2),
+            )
+            .with_span(dockerfile.stages[1].from.name.as_ref().unwrap().span)
+            .with_help("write base"),
             Diagnostic::warning("InvalidBaseImagePlatform", "other", LineRange::new(3, 3)),
         ];
         let examined = Examined {

@@ -50,7 +50,8 @@ fn outline_text(outline: &Outline) -> String {
     }
     for (title, mounts) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
         if !mounts.is_empty() {
-            let mounts = mounts.iter().map(|mount| row(&[&mount.id, if mount.required { "true" } else { "" }]));
+            let mounts =
+                mounts.iter().map(|mount| row(&[&mount.id, if mount.required { "true" } else { "" }]));
             parts.push([row(&[title, "REQUIRED"])].into_iter().chain(mounts).collect());
         }
     }
@@ -77,9 +78,7 @@ fn outline_json(outline: &Outline, text: &str) -> Value {
         })
     });
     put("args", args.collect());
-    let mount = |mount: &OutlineMount| {
-        json!({"name": mount.id, "required": mount.required, "location": location(mount.lines)})
-    };
+    let mount = |mount: &OutlineMount| json!({"name": mount.id, "required": mount.required, "location": location(mount.lines)});
     put("secrets", outline.secrets.iter().map(mount).collect());
     put("ssh", outline.ssh.iter().map(mount).collect());
     let cache = outline.cache.iter().map(|mount| json!({"ID": mount.id, "location": location(mount.lines)}));
@@ -124,8 +123,12 @@ fn targets_text(targets: &[Target]) -> String {
 fn targets_json(targets: &[Target], text: &str) -> Value {
     let targets = targets.iter().map(|target| {
         let mut map = Map::new();
-        let fields =
-            [("name", target.name.as_deref().unwrap_or_default()), ("description", &target.description), ("base", &target.base), ("platform", &target.platform)];
+        let fields = [
+            ("name", target.name.as_deref().unwrap_or_default()),
+            ("description", &target.description),
+            ("base", &target.base),
+            ("platform", &target.platform),
+        ];
         for (key, value) in fields {
             if !value.is_empty() {
                 map.insert(key.to_owned(), value.into());

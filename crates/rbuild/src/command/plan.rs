@@ -60,9 +60,10 @@ fn document(examined: &Examined, definition: &Definition) -> Result<Value> {
         json!({"rule": warning.rule, "message": warning.message, "help": warning.help, "location": location(warning.lines)})
     });
     let image = &definition.image;
-    let history = image.history.iter().map(|entry| {
-        json!({"created_by": entry.created_by, "empty_layer": entry.vertex.is_none()})
-    });
+    let history = image
+        .history
+        .iter()
+        .map(|entry| json!({"created_by": entry.created_by, "empty_layer": entry.vertex.is_none()}));
     Ok(json!({
         "dockerfile": examined.name,
         "platform": image.platform.to_string(),
@@ -94,7 +95,10 @@ fn text(examined: &Examined, definition: &Definition) -> String {
     out.push_str(&table(&rows));
     if let Ok(Value::Object(config)) = serde_json::to_value(&image.config.config) {
         out.push_str("\nCONFIG\n");
-        let rows = config.into_iter().filter(|(_, value)| !value.is_null()).flat_map(|(key, value)| entries(key, value));
+        let rows = config
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .flat_map(|(key, value)| entries(key, value));
         out.push_str(&table(&rows.collect::<Vec<_>>()));
     }
     for warning in warnings(examined) {
@@ -108,12 +112,17 @@ fn entries(key: String, value: Value) -> Vec<Vec<String>> {
     match value {
         Value::Array(items) if key == "Env" => items
             .into_iter()
-            .map(|item| vec![key.clone(), item.as_str().map(str::to_owned).unwrap_or_else(|| item.to_string())])
+            .map(|item| {
+                vec![key.clone(), item.as_str().map(str::to_owned).unwrap_or_else(|| item.to_string())]
+            })
             .collect(),
-        Value::Object(map) if key == "Labels" => {
-            map.into_iter().map(|(name, value)| vec![key.clone(), format!("{name}={}", value.as_str().unwrap_or_default())]).collect()
-        }
-        Value::Object(map) if map.values().all(|value| value.as_object().is_some_and(|inner| inner.is_empty())) => {
+        Value::Object(map) if key == "Labels" => map
+            .into_iter()
+            .map(|(name, value)| vec![key.clone(), format!("{name}={}", value.as_str().unwrap_or_default())])
+            .collect(),
+        Value::Object(map)
+            if map.values().all(|value| value.as_object().is_some_and(|inner| inner.is_empty())) =>
+        {
             vec![vec![key, map.keys().cloned().collect::<Vec<_>>().join(" ")]]
         }
         Value::String(text) => vec![vec![key, text]],

@@ -30,7 +30,10 @@ fn archives_are_unpacked_by_their_content() {
     let plain = std::fs::read(context.dir.join("plain.tar")).unwrap();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).unwrap();
-    context.file("misnamed.txt", gzip.finish().unwrap()).file("empty.tar", "").file("broken.tar.gz", "\x1f\x08 no");
+    context
+        .file("misnamed.txt", gzip.finish().unwrap())
+        .file("empty.tar", "")
+        .file("broken.tar.gz", "\x1f\x08 no");
     context.file("dir/a.tar", &plain);
     let image = context.image_of(
         "FROM scratch
@@ -71,7 +74,10 @@ ADD --chown=${owner}:${group} f /f
 ADD --chown=daemon a.tar /named
 ",
     );
-    assert_eq!(["out", "out/x", "out/x/a"].map(|path| image.entry(path).owner()), ["100:200", "100:200", "100:200"]);
+    assert_eq!(
+        ["out", "out/x", "out/x/a"].map(|path| image.entry(path).owner()),
+        ["100:200", "100:200", "100:200"]
+    );
     assert_eq!((image.text("dest/x/a"), image.text("dest/b")), ("a", "b"));
     assert_eq!(image.entry("modes/x/a").mode, 0o640, "--chmod is not for archives");
     assert_eq!((image.entry("f").owner(), image.entry("named/x/a").owner()), ("1000:0".into(), "1:1".into()));
@@ -100,8 +106,15 @@ fn archives_meet_what_is_there() {
     let image = context.image_of("FROM scratch\nADD base.tar /\nADD over.tar /\n");
     assert_eq!((image.entry("lib").kind, image.text("usr/lib/module")), ('l', "m"));
     let lib = image.entry("usr/lib");
-    assert_eq!((lib.owner(), lib.mode), ("3:3".into(), 0o711), "an implied directory leaves what is there alone");
-    assert_eq!((image.entry("file").kind, image.text("dir"), image.has("dir/inner")), ('d', "now a file", false));
+    assert_eq!(
+        (lib.owner(), lib.mode),
+        ("3:3".into(), 0o711),
+        "an implied directory leaves what is there alone"
+    );
+    assert_eq!(
+        (image.entry("file").kind, image.text("dir"), image.has("dir/inner")),
+        ('d', "now a file", false)
+    );
 }
 
 /// A-114: an archive's own root, whatever it is said to be.

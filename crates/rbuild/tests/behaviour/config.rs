@@ -34,8 +34,13 @@ fn cmd_entrypoint_and_shell() {
         // ENTRYPOINT alone clears the base image's CMD.
         assert_eq!(found, expected, "{lines}");
     }
-    let image = site.context().image_of("FROM busybox AS base\nCMD [\"x\"]\nFROM base\nSHELL [\"ls\"]\nENTRYPOINT my entry\n");
-    assert_eq!((&image.config()["Cmd"], &image.config()["Entrypoint"]), (&Value::Null, &json!(["ls", "my entry"])));
+    let image = site
+        .context()
+        .image_of("FROM busybox AS base\nCMD [\"x\"]\nFROM base\nSHELL [\"ls\"]\nENTRYPOINT my entry\n");
+    assert_eq!(
+        (&image.config()["Cmd"], &image.config()["Entrypoint"]),
+        (&Value::Null, &json!(["ls", "my entry"]))
+    );
     assert_eq!(image.config()["Shell"], json!(["ls"]));
 }
 
@@ -181,7 +186,9 @@ fn source_date_epoch_decides_the_digest() {
     let site = site!("source_date_epoch_decides_the_digest");
     let build = || {
         let context = site.context();
-        context.file("f", "f").file("Dockerfile", "FROM busybox\nWORKDIR /made\nRUN touch /now\nCOPY f /copied\n");
+        context
+            .file("f", "f")
+            .file("Dockerfile", "FROM busybox\nWORKDIR /made\nRUN touch /now\nCOPY f /copied\n");
         context.image(&["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1500000000"])
     };
     let (one, two) = (build(), build());

@@ -10,7 +10,9 @@ fn finding_the_dockerfile() {
     context.file("dockerfile", "FROM scratch\nENV which=lower\n");
     assert!(context.image(&[]).config()["Env"].to_string().contains("which=lower"));
     let context = site.context();
-    context.file("kept/elsewhere", "FROM scratch\nENV which=linked\n").symlink("Dockerfile", "kept/elsewhere");
+    context
+        .file("kept/elsewhere", "FROM scratch\nENV which=linked\n")
+        .symlink("Dockerfile", "kept/elsewhere");
     assert!(context.image(&[]).config()["Env"].to_string().contains("which=linked"));
     let context = site.context();
     context.file("sub/My.Dockerfile", "FROM scratch\nCOPY f /\n").file("f", "f");
@@ -23,7 +25,9 @@ fn finding_the_dockerfile() {
 fn dockerignore_leaves_out() {
     let site = site!("dockerignore_leaves_out");
     let context = site.context();
-    for name in ["foo", "bar", "baz", "bay", "dir/keep", "dir/drop", "dir/sub/deep.txt", "other/deep.txt", "a.tmp/x"] {
+    for name in
+        ["foo", "bar", "baz", "bay", "dir/keep", "dir/drop", "dir/sub/deep.txt", "other/deep.txt", "a.tmp/x"]
+    {
         context.file(name, name);
     }
     context.file(".dockerignore", "\u{feff}# comment\nbar\n  ba?  \n!bay\ndir/*\n!dir/keep\n**/deep.txt\n!dir/sub/deep.txt\n/*.tmp/\nDockerfile\n.dockerignore\n");
@@ -52,7 +56,9 @@ fn a_dockerfiles_own_ignore_file_replaces_the_common_one() {
     let site = site!("a_dockerfiles_own_ignore_file_replaces_the_common_one");
     let context = site.context();
     context.file("foo", "").file("bar", "").file(".dockerignore", "bar\nother*\n.dock*\nDockerfile");
-    context.file("other.Dockerfile", "FROM scratch\nCOPY . .\n").file("Dockerfile", "FROM scratch\nCOPY . .\n");
+    context
+        .file("other.Dockerfile", "FROM scratch\nCOPY . .\n")
+        .file("Dockerfile", "FROM scratch\nCOPY . .\n");
     context.file("other.Dockerfile.dockerignore", "foo\n*ocker*\n");
     let other = context.dir.join("other.Dockerfile");
     assert_eq!(context.image(&["-f", other.to_str().unwrap()]).paths(), ["bar"]);

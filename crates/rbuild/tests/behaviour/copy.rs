@@ -194,7 +194,13 @@ COPY --chown=root:daemon f /mixed
 fn chmod_is_octal_or_symbolic() {
     let site = site!("chmod_is_octal_or_symbolic");
     let context = site.context();
-    context.file("f", "f").mode("f", 0o666).directory("d/sub").file("d/x", "x").mode("d/x", 0o711).mode("d/sub", 0o700);
+    context
+        .file("f", "f")
+        .mode("f", 0o666)
+        .directory("d/sub")
+        .file("d/x", "x")
+        .mode("d/x", 0o711)
+        .mode("d/sub", 0o700);
     let image = context.image_of(
         "FROM scratch
 ARG mode=0751
@@ -240,7 +246,12 @@ COPY --chmod=+t,a+x f /sticky
 fn later_copies_win_and_conflicts_are_refused() {
     let site = site!("later_copies_win_and_conflicts_are_refused");
     let context = site.context();
-    context.file("sub/a/f", "first").file("more/a/f", "second").file("more/new", "n").directory("empty").file("name", "");
+    context
+        .file("sub/a/f", "first")
+        .file("more/a/f", "second")
+        .file("more/new", "n")
+        .directory("empty")
+        .file("name", "");
     let image = context.image_of(
         "FROM scratch
 COPY sub dest

@@ -7,7 +7,11 @@ use super::site;
 fn named_links_are_followed_and_others_copied() {
     let site = site!("named_links_are_followed_and_others_copied");
     let context = site.context();
-    context.file("real/sub/f", "f").symlink("link", "real").symlink("real/inner", "sub/f").symlink("abs", "/real/sub/f");
+    context
+        .file("real/sub/f", "f")
+        .symlink("link", "real")
+        .symlink("real/inner", "sub/f")
+        .symlink("abs", "/real/sub/f");
     context.symlink("out", "../../../real/sub/f").symlink("real/dangling", "nowhere").symlink("chain", "abs");
     let image = context.image_of(
         "FROM scratch
@@ -70,7 +74,10 @@ COPY d /escape
 COPY f /filelink
 ",
     );
-    assert_eq!((image.text("target/dir/f"), image.text("elsewhere/g"), image.text("target/file")), ("new", "g", "new"));
+    assert_eq!(
+        (image.text("target/dir/f"), image.text("elsewhere/g"), image.text("target/file")),
+        ("new", "g", "new")
+    );
     assert_eq!(["dirlink", "escape", "filelink"].map(|path| image.entry(path).kind), ['l', 'l', 'l']);
 }
 

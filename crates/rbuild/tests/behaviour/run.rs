@@ -89,11 +89,15 @@ fn failures_name_the_process() {
         outcome.refused(1, message);
     };
     failing("RUN exit 7", "process \"/bin/sh -c exit 7\" did not complete successfully: exit code: 7");
-    failing("RUN invalidcmd", "process \"/bin/sh -c invalidcmd\" did not complete successfully: exit code: 127");
+    failing(
+        "RUN invalidcmd",
+        "process \"/bin/sh -c invalidcmd\" did not complete successfully: exit code: 127",
+    );
     failing("RUN [\"false\"]", "process \"false\" did not complete successfully: exit code: 1");
     // The shell of the step is process 1, which cannot kill itself.
     failing("RUN sh -c 'kill -9 $$'; exit $?", "exit code: 137");
-    let image = site.context().image_of("FROM busybox\nRUN [\"echo\", \"x\"] || true\nRUN\nRUN [ -z \"\" ]\n");
+    let image =
+        site.context().image_of("FROM busybox\nRUN [\"echo\", \"x\"] || true\nRUN\nRUN [ -z \"\" ]\n");
     assert_eq!(image.layers.len(), 4);
 }
 

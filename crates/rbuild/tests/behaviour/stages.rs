@@ -34,7 +34,11 @@ fn stages_that_cannot_be() {
         context.file("Dockerfile", dockerfile).build(args).refused(2, message);
     };
     let later = "FROM busybox AS target\nCOPY --from=build /x /out\nFROM busybox AS build\nCOPY Dockerfile /x\nFROM target\n";
-    refused(later, &[], "cannot copy from stage \"build\", it needs to be defined before current stage \"target\"");
+    refused(
+        later,
+        &[],
+        "cannot copy from stage \"build\", it needs to be defined before current stage \"target\"",
+    );
     refused("FROM scratch\nCOPY --from=$FOO . .\n", &[], "variable expansion is not supported for --from");
     refused("FROM scratch\nCOPY --from=0 . .\n", &[], "circular dependency detected on stage");
     let two = "FROM scratch AS build\nCOPY Dockerfile /out\nFROM scratch\nCOPY --from=build /out /\n";
@@ -77,7 +81,10 @@ RUN echo $declared $set $(pwd) $(id -un) > /out/f
 ",
     );
     assert_eq!(image.text("out/f"), "yes too /here daemon\n");
-    assert_eq!(image.history().last().unwrap(), "RUN |1 declared=yes /bin/sh -ec echo $declared $set $(pwd) $(id -un) > /out/f # buildkit");
+    assert_eq!(
+        image.history().last().unwrap(),
+        "RUN |1 declared=yes /bin/sh -ec echo $declared $set $(pwd) $(id -un) > /out/f # buildkit"
+    );
 }
 
 fn tagged(site: &Site, name: &str, dockerfile: &str) {
@@ -91,9 +98,15 @@ fn tagged(site: &Site, name: &str, dockerfile: &str) {
 #[test]
 fn triggers_run_once() {
     let site = site!("triggers_run_once");
-    tagged(site, "trigger1", "FROM busybox\nONBUILD RUN mkdir -p /out && echo -n 11 >> /out/foo\nONBUILD ENV a=b\n");
+    tagged(
+        site,
+        "trigger1",
+        "FROM busybox\nONBUILD RUN mkdir -p /out && echo -n 11 >> /out/foo\nONBUILD ENV a=b\n",
+    );
     tagged(site, "trigger2", "FROM trigger1\n");
-    let image = site.context().image_of("FROM trigger2 AS base\nFROM trigger1\nRUN echo -n 2 >> /out/foo\nCOPY --from=base /out/foo /base\n");
+    let image = site.context().image_of(
+        "FROM trigger2 AS base\nFROM trigger1\nRUN echo -n 2 >> /out/foo\nCOPY --from=base /out/foo /base\n",
+    );
     assert_eq!((image.text("out/foo"), image.text("base")), ("112", "11"));
     assert!(image.config().get("OnBuild").is_none_or(serde_json::Value::is_null), "{}", image.config());
     assert!(image.config()["Env"].to_string().contains("a=b"));

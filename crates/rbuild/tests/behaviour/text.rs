@@ -21,10 +21,13 @@ COPY --from=build /out .
 ",
     );
     assert_eq!(context.image(&[]).text("out"), "foo bar::box-foo:123 456:<123 456>:default:123");
-    let image = context.image(&["--build-arg", "a4=given", "--build-arg", "a2=x", "--build-arg", "undefined=now"]);
+    let image =
+        context.image(&["--build-arg", "a4=given", "--build-arg", "a2=x", "--build-arg", "undefined=now"]);
     assert_eq!(image.text("out"), "foo bar::x-foo:given:<given>:now:given");
     context.build_of("ARG FOO=${FOO:?\"custom error\"}\nFROM scratch\n").refused(2, "FOO: custom error");
-    context.build_of("FROM scratch\nARG FOO\nARG BAR=${FOO:?\"foo missing\"}\n").refused(2, "FOO: foo missing");
+    context
+        .build_of("FROM scratch\nARG FOO\nARG BAR=${FOO:?\"foo missing\"}\n")
+        .refused(2, "FOO: foo missing");
 }
 
 /// A-053, A-054 (testBuiltinArgs, testTargetStageNameArg, testPlatformArgsExplicit)

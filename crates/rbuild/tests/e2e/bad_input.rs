@@ -18,15 +18,17 @@ fn dockerfiles_that_cannot_be_built() {
     for (dockerfile, words) in [
         ("", &["Dockerfile", "empty"][..]),
         ("# nothing\n", &["Dockerfile", "no instructions"]),
-        ("ARG A\n", &["no build stage"]),
+        ("ARG A\n", &["no stages to build"]),
         ("RUN true\n", &["no build stage", "Dockerfile:1"]),
         ("FROM base\nRUM true\n", &["unknown instruction: RUM", "Dockerfile:2", "RUN"]),
         ("FROM base\n\n\nCOPY one\n", &["Dockerfile:4", "COPY"]),
         ("FROM base\nCOPY --form=x a b\n", &["Dockerfile:2", "--form", "from"]),
-        ("FROM base\nCOPY --from=nostage /x /\n", &["nostage"]),
         ("FROM base\nCOPY --from=3 /x /\n", &["Dockerfile:2", "3"]),
         ("FROM base AS a\nCOPY --from=a /x /\n", &["Dockerfile:2", "circular"]),
-        ("FROM base AS a\nCOPY --from=b /x /\nFROM base AS b\nCOPY --from=a /x /\n", &["circular", "Dockerfile:"]),
+        (
+            "FROM base AS a\nCOPY --from=b /x /\nFROM base AS b\nCOPY --from=a /x /\n",
+            &["circular", "Dockerfile:"],
+        ),
         ("FROM base\nEXPOSE http\n", &["Dockerfile:2", "http"]),
         ("FROM base\nHEALTHCHECK --interval=2 CMD x\n", &["Dockerfile:2", "interval"]),
         ("FROM $NOTHING\n", &["Dockerfile:1"]),
@@ -42,14 +44,22 @@ fn dockerfiles_that_cannot_be_built() {
 }
 
 #[test]
+fn an_image_that_cannot_be_reached() {
+    refused("FROM base\nCOPY --from=127.0.0.1:1/nothing /x /\n", 3, &["Dockerfile:2", "127.0.0.1:1/nothing"]);
+    refused("FROM 127.0.0.1:1/nothing\n", 3, &["Dockerfile:1", "127.0.0.1:1/nothing"]);
+}
+
+#[test]
 fn copies_that_cannot_be() {
     for (dockerfile, words) in [
-        ("FROM base\nRUN true\nCOPY missing.txt /\n", &["Dockerfile:3", "missing.txt", "not found", ">>> COPY"][..]),
+        (
+            "FROM base\nRUN true\nCOPY missing.txt /\n",
+            &["Dockerfile:3", "missing.txt", "not found", ">>> COPY"][..],
+        ),
         ("FROM base\nCOPY presnt.txt /\n", &["Dockerfile:2", "presnt.txt", "present.txt"]),
         ("FROM base\nCOPY --from=base /missing /\n", &["Dockerfile:2", "/missing"]),
         ("FROM base\nCOPY --chmod=99 present.txt /\n", &["Dockerfile:2", "99"]),
         ("FROM base\nCOPY present.txt /bin/busybox/x\n", &["Dockerfile:2", "/bin/busybox"]),
-        ("FROM base\nCOPY present.txt present.txt /file\n", &["Dockerfile:2"]),
         ("FROM base\nCOPY ../outside /\n", &["Dockerfile:2", "outside"]),
     ] {
         println!("{dockerfile:?}");
@@ -59,17 +69,24 @@ fn copies_that_cannot_be() {
 
 #[test]
 fn a_failing_step_shows_its_output_its_lines_and_its_exit_code() {
-    let context = TestContext::of("FROM base\nRUN echo before\nRUN echo to-out; \\\n  echo to-err >&2; exit 7\nRUN echo after\n");
-    let failed = context.build(&["-t", "bad"]).fails(1, &["to-out", "to-err", "exit code: 7", "Dockerfile:3", ">>>"]);
+    let context = TestContext::of(
+        "FROM base\nRUN echo before\nRUN echo to-out; \\\n  echo to-err >&2; exit 7\nRUN echo after\n",
+    );
+    let failed =
+        context.build(&["-t", "bad"]).fails(1, &["to-out", "to-err", "exit code: 7", "Dockerfile:3", ">>>"]);
     assert_eq!(failed.count("after\n") - failed.count("RUN echo after\n"), 0, "{}", failed.stderr);
     let end = failed.stderr.rsplit("------\n > ").next().unwrap();
-    assert!(end.contains("to-out") && end.contains("to-err"), "the output comes again at the end:\n{}", failed.stderr);
+    assert!(
+        end.contains("to-out") && end.contains("to-err"),
+        "the output comes again at the end:\n{}",
+        failed.stderr
+    );
     context.assert_nothing_left();
     for (command, words) in [
         ("RUN /no/such/program", &["127", "/no/such/program"][..]),
         ("RUN [\"/no/such/program\"]", &["/no/such/program", "no such file"]),
         ("RUN [\"/etc/passwd\"]", &["/etc/passwd", "permission denied"]),
-        ("RUN kill -9 $$", &["137"]),
+        ("RUN sh -c 'kill -9 $$'; exit $?", &["137"]),
         ("USER nosuchuser\nRUN true", &["nosuchuser"]),
     ] {
         println!("{command}");
@@ -131,7 +148,7 @@ fn contexts_that_cannot_be_read() {
     context.build(&[""; 0]).fails(2, &["Dockerfile"]);
     std::fs::remove_dir(context.in_context("Dockerfile")).unwrap();
     context.file("Dockerfile", b"FROM base\nRUN echo \xff\xfe\n");
-    context.build(&[""; 0]).fails(2, &["UTF-8"]);
+    assert!(context.build(&[""; 0]).ok().stderr.contains("UTF-8"), "replaced with a warning");
     context.symlink("loop/Dockerfile", "Dockerfile");
     context.build(&["-f", "context/loop/Dockerfile"]).fails(4, &["loop/Dockerfile"]);
     context.file("Dockerfile", "FROM base\nCOPY pipe /\n");
@@ -165,8 +182,7 @@ fn a_dockerfile_that_one_may_not_read() {
 #[test]
 fn a_full_disk() {
     let context = TestContext::of("FROM base\nCOPY big /big\n");
-    let big: Vec<u8> = (0..24_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    context.file("big", big);
+    context.file("big", crate::context::noise(24_000_000));
     // The mount lives and dies with the shell's namespace.
     let script = r#"mkdir -p "$RBUILD_ROOT" && mount -t tmpfs -o size=16m none "$RBUILD_ROOT" || exit 99
         "$@"; code=$?
@@ -175,7 +191,10 @@ fn a_full_disk() {
     let build = context.build_command(&["-t", "big"]);
     let mut shell = Command::new("unshare");
     shell.args(["--mount", "bash", "-c", script, "-"]).arg(build.get_program()).args(build.get_args());
-    shell.current_dir(context.path(".")).env("RBUILD_ROOT", context.store()).env("HOME", context.path("home"));
+    shell
+        .current_dir(context.path("."))
+        .env("RBUILD_ROOT", context.store())
+        .env("HOME", context.path("home"));
     let out = run(shell, b"");
     if out.code == 99 {
         return skip("a_full_disk", "a tmpfs cannot be mounted here");

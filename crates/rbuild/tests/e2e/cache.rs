@@ -31,10 +31,12 @@ fn a_second_build_executes_nothing() {
     assert_eq!(second.executed(), Vec::<String>::new(), "{}", second.stderr);
     assert_eq!(second.count("-42"), 0, "{}", second.stderr);
     assert_eq!(second.steps().0, 0, "{}", second.stderr);
-    let steps = ["RUN echo tools", "WORKDIR /src", "COPY src/", "RUN echo compile", "RUN echo final", "COPY --from"];
+    let steps =
+        ["RUN echo tools", "WORKDIR /src", "COPY src/", "RUN echo compile", "RUN echo final", "COPY --from"];
     for step in steps {
         let title = second.stderr.lines().find(|line| line.contains(step));
-        let number = title.and_then(|line| line.split(' ').next()).unwrap_or_else(|| panic!("{step} is not shown"));
+        let number =
+            title.and_then(|line| line.split(' ').next()).unwrap_or_else(|| panic!("{step} is not shown"));
         assert!(second.stderr.contains(&format!("{number} CACHED")), "{step}:\n{}", second.stderr);
     }
 }
@@ -70,7 +72,11 @@ fn times_and_the_reset_owner_are_not_part_of_a_copy() {
     std::os::unix::fs::chown(&file, Some(1234), Some(1234)).unwrap();
     assert_eq!(context.build(&[""; 0]).ok().steps().0, 0);
     context.mode("src/a.c", 0o755);
-    assert_eq!(context.build(&[""; 0]).ok().executed().len(), 2, "mode, then the compile makes the same file");
+    assert_eq!(
+        context.build(&[""; 0]).ok().executed().len(),
+        2,
+        "mode, then the compile makes the same file"
+    );
 }
 
 #[test]

@@ -18,7 +18,10 @@ pub fn rbuild_binary() -> &'static Path {
 
 /// The workspace's root.
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().and_then(Path::parent).expect("crates/rbuild is two levels down")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .and_then(Path::parent)
+        .expect("crates/rbuild is two levels down")
 }
 
 /// Says that a test does nothing, and why; `scripts/test.sh` counts these lines.
@@ -89,7 +92,10 @@ impl TestContext {
 
     /// A context whose `FROM base` is the given layout.
     pub fn with_base(base: &'static Path) -> Self {
-        let dir = tempfile::Builder::new().prefix("e2e-").tempdir_in(scratch_dir()).expect("a directory can be made");
+        let dir = tempfile::Builder::new()
+            .prefix("e2e-")
+            .tempdir_in(scratch_dir())
+            .expect("a directory can be made");
         for name in ["context", "home"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
@@ -172,7 +178,8 @@ impl TestContext {
         command.args(["build", "--progress=plain", "--build-context"]);
         command.arg(format!("base=oci-layout://{}", self.base.display()));
         command.args(args);
-        let names_context = |arg: &S| arg.as_ref() == "-" || arg.as_ref() == "context" || arg.as_ref() == "other";
+        let names_context =
+            |arg: &S| arg.as_ref() == "-" || arg.as_ref() == "context" || arg.as_ref() == "other";
         if !args.iter().any(names_context) {
             command.arg("context");
         }
@@ -233,6 +240,18 @@ impl TestContext {
         let left: Vec<_> = mounts.lines().filter(|line| line.contains(mine)).collect();
         assert!(left.is_empty(), "stale mounts: {left:?}");
     }
+}
+
+/// Bytes that no codec makes smaller, the same every time.
+pub fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 /// Runs a command to its end.
@@ -320,7 +339,11 @@ impl Run {
         }
         let done = |number: &str| self.stderr.contains(&format!("#{number} DONE"));
         let is_step = |name: &str| !name.starts_with("[internal]") && !name.starts_with("[context");
-        names.into_iter().filter(|(number, name)| done(number) && is_step(name)).map(|(_, name)| name).collect()
+        names
+            .into_iter()
+            .filter(|(number, name)| done(number) && is_step(name))
+            .map(|(_, name)| name)
+            .collect()
     }
 }
 
@@ -356,7 +379,8 @@ impl Running {
 
     /// Sends a signal, e.g. `INT`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        let sent =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 

@@ -79,14 +79,16 @@ impl Image {
 
     fn in_layout(layout: &Path, wanted: impl Fn(&Value) -> bool) -> Option<Self> {
         let index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).ok()?).unwrap();
-        let found = index["manifests"].as_array()?.iter().find(|descriptor| wanted(&descriptor["annotations"]))?;
+        let found =
+            index["manifests"].as_array()?.iter().find(|descriptor| wanted(&descriptor["annotations"]))?;
         let digest = found["digest"].as_str().unwrap().to_owned();
         let manifest: Value = serde_json::from_slice(&blob(layout, found)).unwrap();
         let config: Value = serde_json::from_slice(&blob(layout, &manifest["config"])).unwrap();
         let described = manifest["layers"].as_array().unwrap();
         let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
         assert_eq!(described.len(), diff_ids.len(), "layers and diff_ids");
-        let layers = described.iter().zip(diff_ids).map(|(layer, diff_id)| read_layer(&blob(layout, layer), diff_id));
+        let layers =
+            described.iter().zip(diff_ids).map(|(layer, diff_id)| read_layer(&blob(layout, layer), diff_id));
         Some(Self { digest, layers: layers.collect(), manifest, config })
     }
 
@@ -110,7 +112,8 @@ impl Image {
 /// A blob, whose size and digest must be what its descriptor says.
 fn blob(layout: &Path, descriptor: &Value) -> Vec<u8> {
     let digest = descriptor["digest"].as_str().unwrap();
-    let bytes = std::fs::read(layout.join("blobs").join(digest.replace(':', "/"))).expect("the blob is in the layout");
+    let bytes = std::fs::read(layout.join("blobs").join(digest.replace(':', "/")))
+        .expect("the blob is in the layout");
     assert_eq!(descriptor["size"], bytes.len(), "size of {digest}");
     assert_eq!(Digest::of(&bytes).to_string(), digest);
     bytes
@@ -157,7 +160,10 @@ pub fn read_tar(bytes: &[u8]) -> Vec<Entry> {
             uid: header.uid().unwrap(),
             gid: header.gid().unwrap(),
             mtime: header.mtime().unwrap(),
-            link: entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default(),
+            link: entry
+                .link_name_bytes()
+                .map(|name| String::from_utf8_lossy(&name).into_owned())
+                .unwrap_or_default(),
             path: String::from_utf8_lossy(&entry.path_bytes()).into_owned(),
             data,
             xattrs,

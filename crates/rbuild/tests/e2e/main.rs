@@ -1,12 +1,17 @@
 //! Whole builds with the real binary: RUN in namespaces, a real store, other tools reading the result.
 //!
 //! They need root and overlayfs. One binary, so that its parts share the bases and link once.
+#![allow(unreachable_pub, reason = "nothing outside this binary sees its modules")]
 
 mod bad_input;
 mod cache;
 mod config;
 mod context;
 mod copying;
+mod debian;
 mod image;
 mod outputs;
+mod registry;
+mod reproducible;
+mod robust;
 mod running;

@@ -56,10 +56,12 @@ impl Image {
     /// The image that is called `name` in `store`.
     pub fn read(store: &Path, name: &str) -> Self {
         let index: Value = serde_json::from_slice(&fs::read(store.join("index.json")).unwrap()).unwrap();
-        let named = |descriptor: &&Value| descriptor["annotations"]["org.opencontainers.image.ref.name"] == name;
+        let named =
+            |descriptor: &&Value| descriptor["annotations"]["org.opencontainers.image.ref.name"] == name;
         let descriptor = index["manifests"].as_array().unwrap().iter().find(named);
         let manifest: Value =
-            serde_json::from_slice(&blob(store, &descriptor.expect("the image has its name")["digest"])).unwrap();
+            serde_json::from_slice(&blob(store, &descriptor.expect("the image has its name")["digest"]))
+                .unwrap();
         let document = serde_json::from_slice(&blob(store, &manifest["config"]["digest"])).unwrap();
         let mut image = Self { manifest, document, files: BTreeMap::new(), layers: Vec::new() };
         for layer in image.manifest["layers"].as_array().unwrap().clone() {

@@ -5,7 +5,12 @@
     clippy::print_stderr,
     reason = "helpers of tests panic and say what is skipped, as tests do"
 )]
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "every test binary uses its part of this module")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "every test binary uses its part of this module"
+)]
 
 mod image;
 
@@ -151,7 +156,8 @@ impl Site {
         }
         set_times(&root, BASE_TIME);
         base.file("Dockerfile", "FROM scratch\nCOPY root/ /\nCMD [\"sh\"]\n");
-        let names = ["busybox", "alpine", "mirror.gcr.io/busybox", "mirror.gcr.io/alpine", "quay.io/libpod/busybox"];
+        let names =
+            ["busybox", "alpine", "mirror.gcr.io/busybox", "mirror.gcr.io/alpine", "quay.io/libpod/busybox"];
         let tags: Vec<&str> = names.iter().flat_map(|name| ["-t", *name]).collect();
         let built = base.build(&tags);
         assert_eq!(built.code, 0, "{}", built.output);
@@ -237,7 +243,9 @@ impl Context<'_> {
 
 /// A short fingerprint (FNV-1a).
 pub fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Gives `path` and everything below it this modification time.
