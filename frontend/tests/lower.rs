@@ -260,6 +260,18 @@ fn args_in_scope_are_put_into_from() {
     }
 }
 
+/// Looking through many ARGs for many instructions ends in an error, not in a long wait.
+#[test]
+fn many_variables_in_from() {
+    let mut text = String::from("FROM debian AS x\nFROM debian\nARG X=x\n");
+    (0..3000).for_each(|i| text.push_str(&format!("ARG A{i}=1\n")));
+    assert!(lowered(&format!("{text}COPY --from=$X / /\n"), &options()).is_ok());
+    (0..3000).for_each(|_| text.push_str("COPY --from=$X / /\n"));
+    let diagnostics = lowered(&text, &options()).unwrap_err();
+    let help = diagnostics.iter().find_map(|diagnostic| diagnostic.help.as_deref()).unwrap();
+    assert!(help.contains("too many ARGs"), "{help}");
+}
+
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     let text = "FROM debian\nADD https://example.com/a /\nRUN --security=insecure x\nADD git@h:x.git /\n\
