@@ -260,6 +260,16 @@ fn args_in_scope_are_put_into_from() {
     }
 }
 
+/// Places in a trigger's own text are none in the file.
+#[test]
+fn errors_of_triggers_are_shown_at_from() {
+    let text = "FROM debian AS base\nONBUILD COPPPY somewhere\nFROM base\n";
+    let diagnostics = lowered(text, &options()).unwrap_err();
+    let error = diagnostics.iter().find(|diagnostic| diagnostic.is_error()).unwrap();
+    assert_eq!((error.lines.start, &text[error.spans[0].range()]), (3, "base"));
+    assert!(error.help.as_deref().unwrap().ends_with("COPPPY somewhere"));
+}
+
 /// Looking through many ARGs for many instructions ends in an error, not in a long wait.
 #[test]
 fn many_variables_in_from() {
