@@ -70,6 +70,9 @@ pub struct EngineSettings {
     pub cancel: CancellationToken,
 }
 
+/// A part of a context that is made a directory once.
+type BoundOnce = Arc<OnceCell<Arc<Bound>>>;
+
 /// Shared by all operations of a build.
 pub struct Engine {
     pub(crate) store: Store,
@@ -86,7 +89,7 @@ pub struct Engine {
     packing: Semaphore,
     made: AtomicU64,
     /// Parts of local contexts that RUN steps mount, by context and path.
-    pub(crate) bound: Mutex<HashMap<(String, String), Arc<OnceCell<Arc<Bound>>>>>,
+    pub(crate) bound: Mutex<HashMap<(String, String), BoundOnce>>,
     /// Directories of cache mounts that this build has emptied.
     pub(crate) fresh_caches: Mutex<HashSet<PathBuf>>,
 }

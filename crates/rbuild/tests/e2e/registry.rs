@@ -22,7 +22,8 @@ fn push_to_a_real_registry_with_tls_and_a_password() {
     const TEST: &str = "push_to_a_real_registry_with_tls_and_a_password";
     let ca = Arc::new(CertAuthority::new());
     let basic = Some(("jo".to_owned(), "secret word".to_owned()));
-    let Some(registry) = DebianRegistry::start(TEST, &DebianOptions { tls: Some(Arc::clone(&ca)), basic }) else {
+    let Some(registry) = DebianRegistry::start(TEST, &DebianOptions { tls: Some(Arc::clone(&ca)), basic })
+    else {
         return;
     };
     let context = TestContext::of(APP);
@@ -36,12 +37,17 @@ fn push_to_a_real_registry_with_tls_and_a_password() {
     let refused = context.build(&["-t", &name, "--push"]).fails(3, &[&host]);
     assert!(!refused.stderr.contains("wrong word"), "{}", refused.stderr);
     std::fs::write(&config, docker_config(&host, "jo", "secret word")).unwrap();
-    context.build(&["-t", &name, "-t", "app:1.0", "--push", "--metadata-file", "meta.json"]).ok();
-    context.build(&["-t", &name, "--push"]).ok();
+    let other = format!("{host}/other/app:2.0");
+    context.build(&["-t", &name, "-t", &other, "--push", "--metadata-file", "meta.json"]).ok();
+    let unreachable = context.build(&["-t", &name, "-t", "127.0.0.1:1/elsewhere", "--push"]);
+    unreachable.fails(3, &["failed to push 127.0.0.1:1/elsewhere"]);
 
     // A fresh store builds on what was pushed.
     std::fs::remove_dir_all(context.store()).unwrap();
-    context.dockerfile(&format!("FROM {name}\nRUN test \"$(cat /x)\" = content\n")).build(&["-t", "child"]).ok();
+    context
+        .dockerfile(&format!("FROM {name}\nRUN test \"$(cat /x)\" = content\n"))
+        .build(&["-t", "child"])
+        .ok();
     assert_eq!(Image::of(&context, "child:latest").layers.len(), 4);
 
     if !installed("skopeo") {
@@ -124,22 +130,25 @@ fn a_digest_pinned_no_op_build_makes_no_request() {
 
 #[test]
 fn lies_of_a_registry_are_found_and_nothing_is_kept() {
-    for (what, action) in [
-        ("a flipped bit", Action::Corrupt(20)),
-        ("too short", Action::Short(30)),
-        ("too long", Action::Append(vec![0; 20])),
-        ("cut off every time", Action::CutAfter(10)),
-    ] {
-        println!("{what}");
-        let registry = TestRegistry::start(Options::default());
-        let (context, name) = pushed(&registry);
-        std::fs::remove_dir_all(context.store()).unwrap();
-        registry.fault(Fault::new("/blobs/", action).method("GET").after(1).times(10_000));
-        context.dockerfile(&format!("FROM {name}\nRUN cat /x\n"));
-        context.build(&["-t", "x"]).fails(3, &[&registry.host()]);
-        assert_eq!(context.rbuild(&["images", "-q"]).ok().stdout, "");
-        context.assert_nothing_left();
-    }
+    // At the same time, because each waits between its attempts.
+    std::thread::scope(|scope| {
+        scope.spawn(|| refused_pull("a flipped bit", Action::Corrupt(20)));
+        scope.spawn(|| refused_pull("too short", Action::Short(30)));
+        scope.spawn(|| refused_pull("too long", Action::Append(vec![0; 20])));
+        scope.spawn(|| refused_pull("cut off every time", Action::CutAfter(10)));
+    });
+}
+
+fn refused_pull(what: &str, action: Action) {
+    println!("{what}");
+    let registry = TestRegistry::start(Options::default());
+    let (context, name) = pushed(&registry);
+    std::fs::remove_dir_all(context.store()).unwrap();
+    registry.fault(Fault::new("/blobs/", action).method("GET").after(1).times(10_000));
+    context.dockerfile(&format!("FROM {name}\nRUN cat /x\n"));
+    context.build(&["-t", "x"]).fails(3, &[&registry.host()]);
+    assert_eq!(context.rbuild(&["images", "-q"]).ok().stdout, "", "{what}");
+    context.assert_nothing_left();
 }
 
 #[test]
