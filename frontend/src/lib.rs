@@ -12,6 +12,7 @@ mod directive;
 pub mod dump;
 pub mod env;
 mod flag;
+pub mod gitref;
 pub mod heredoc;
 pub mod instruction;
 mod json;
@@ -33,7 +34,8 @@ pub mod suggest;
 pub use diagnostic::{Diagnostic, Phase, Severity};
 pub use directive::detect_syntax;
 pub use lower::{
-    ImageRequest, LowerOptions, NamedContext, ResolveError, ResolvedImage, Resolver, image_requests, lower,
+    ImageRequest, LowerOptions, NamedContext, ResolveError, ResolvedImage, Resolver, filename_of_url,
+    image_requests, lower,
 };
 pub use parser::{parse, parse_onbuild};
 pub use render::{render, render_colored};
