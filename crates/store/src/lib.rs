@@ -15,6 +15,8 @@
 //!   cache-mounts/                 RUN --mount=type=cache
 //!   statcache/                    digests of context files by inode and times
 //!   history/                      one record per build
+//!   http/<hex>                    what a URL gave the last time (JSON), by digest of the URL; the file is a blob
+//!   git/<hex>/                    a bare repository for each git remote, under the key lock of the same name
 //!   trash/                        renamed here first, deleted off the timed path
 //! ```
 //!
@@ -34,6 +36,7 @@
 mod blob;
 mod db;
 mod error;
+mod fetched;
 mod fsutil;
 mod image;
 mod ingest;
@@ -47,6 +50,7 @@ mod usage;
 
 pub use blob::BlobWriter;
 pub use error::{Result, StoreError};
+pub use fetched::Fetched;
 pub use image::{FoundImage, Image, MatchedBy, image_name};
 pub use layer::{Layer, LayerId, LayerIngest, LayerKind, Packed};
 pub use lease::Lease;
@@ -77,7 +81,7 @@ const NETWORK_FILESYSTEMS: [i64; 6] = [0x6969, 0x517B, 0xFE53_4D42, 0x00C3_6400,
 
 /// Directories of a store and their modes. Those that hold files of images are closed to other users: there are
 /// setuid programs in them.
-const DIRECTORIES: [(&str, u32); 10] = [
+const DIRECTORIES: [(&str, u32); 12] = [
     ("blobs", 0o755),
     ("blobs/sha256", 0o755),
     ("snapshots", 0o700),
@@ -87,6 +91,8 @@ const DIRECTORIES: [(&str, u32); 10] = [
     ("cache-mounts", 0o700),
     ("statcache", 0o700),
     ("history", 0o700),
+    ("http", 0o700),
+    ("git", 0o700),
     ("trash", 0o700),
 ];
 
