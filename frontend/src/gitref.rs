@@ -3,7 +3,7 @@
 //! form `?ref=…&subdir=…`.
 
 use crate::quote::go_quote;
-use rbuild_ir::{GitOp, GitTime, RemoteUrl};
+use rbuild_ir::{GitOp, GitTime, RemoteUrl, percent_decoded};
 
 /// A repository, and what of it is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,28 +230,6 @@ pub(crate) fn path_of(url: &str) -> &str {
 
 fn form_decoded(text: &str) -> String {
     percent_decoded(&text.replace('+', " "))
-}
-
-/// `%41` becomes `A`; what is no such sequence stays, bytes that are no UTF-8 become U+FFFD.
-pub(crate) fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-        let hex = hex.filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| bytes[at] == b'%') {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

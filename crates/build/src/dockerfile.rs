@@ -28,25 +28,29 @@ pub(crate) struct Inputs {
 }
 
 /// Reads what the request names. An archive context is unpacked into the store's ingest directory.
-pub(crate) fn read_inputs(request: &BuildRequest, store: &Store) -> Result<Inputs, BuildError> {
+///
+/// `fetched` says that the context came from elsewhere: like an archive it is complete in itself.
+pub(crate) fn read_inputs(request: &BuildRequest, fetched: bool, store: &Store) -> Result<Inputs, BuildError> {
     let (context, unpacked) = match &request.context {
         ContextSource::Directory(dir) => (Some(dir.clone()), None),
         ContextSource::Empty => (None, None),
+        ContextSource::Remote(url) => return Err(BuildError::Internal(format!("{url} was not fetched"))),
         ContextSource::Archive(file) => {
             let unpacked = unpack_context(file, store)?;
             (Some(unpacked.upper.clone()), Some(unpacked))
         }
     };
-    let in_archive = unpacked.is_some();
+    let complete = fetched || unpacked.is_some();
     let (name, path, text) = match &request.dockerfile {
+        DockerfileSource::Url(url) => return Err(BuildError::Internal(format!("{url} was not fetched"))),
         DockerfileSource::Text { name, text } => (name.clone(), None, text.clone()),
         DockerfileSource::Default => {
             let dir = context.as_deref().ok_or_else(|| BuildError::Request("there is no Dockerfile".into()))?;
-            let (name, text) = default_dockerfile(dir)?;
+            let (name, text) = default_dockerfile(dir, complete)?;
             (name.to_owned(), Some(dir.join(name)), text)
         }
         DockerfileSource::Path(path) => {
-            let full = match (&context, in_archive) {
+            let full = match (&context, complete) {
                 (Some(dir), true) => confined(dir, path)?,
                 _ => path.clone(),
             };
@@ -54,14 +58,17 @@ pub(crate) fn read_inputs(request: &BuildRequest, store: &Store) -> Result<Input
             (path.display().to_string(), Some(full), text)
         }
     };
-    let ignore = ignore_rules(context.as_deref(), path.as_deref())?;
+    // what was sent or fetched as a whole is what is meant.
+    let ignore = if complete { None } else { ignore_rules(context.as_deref(), path.as_deref())? };
     Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
 }
 
 /// `Dockerfile`, else `dockerfile`.
-fn default_dockerfile(dir: &Path) -> Result<(&'static str, Vec<u8>), BuildError> {
+fn default_dockerfile(dir: &Path, foreign: bool) -> Result<(&'static str, Vec<u8>), BuildError> {
     for name in ["Dockerfile", "dockerfile"] {
-        match read_bounded(&dir.join(name), MAX_DOCKERFILE) {
+        // A link in somebody else's tree must not lead out of it.
+        let path = if foreign { confined(dir, Path::new(name))? } else { dir.join(name) };
+        match read_bounded(&path, MAX_DOCKERFILE) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(not_read(&dir.join(name), error)),
             Ok(text) => return Ok((name, text)),

@@ -1,7 +1,7 @@
 //! Why a build has no result, and whose fault it is.
 
 use rbuild_op::OpFailure;
-use rbuild_registry::RegistryError;
+use rbuild_registry::{DownloadError, RegistryError};
 use rbuild_runtime::RuntimeError;
 use rbuild_solver::{OpError, SolveError};
 use std::ops::Range;
@@ -126,7 +126,21 @@ fn kind_of(error: &OpError) -> ErrorKind {
             OpFailure::Canceled => ErrorKind::Canceled,
             OpFailure::NotAllowed { .. } | OpFailure::NotSupported(_) => ErrorKind::Usage,
             OpFailure::LayerLost(_) => ErrorKind::Environment,
-            OpFailure::WrongDiffId { .. } => ErrorKind::Registry,
+            OpFailure::WrongDiffId { .. }
+            | OpFailure::WrongChecksum { .. }
+            | OpFailure::WrongCommit { .. }
+            | OpFailure::NoGitReference { .. }
+            | OpFailure::NoGitDirectory { .. }
+            | OpFailure::Git { .. } => ErrorKind::Registry,
+            OpFailure::BadGitReference { .. } | OpFailure::BadSecret(_) => ErrorKind::Usage,
+            OpFailure::NoGit(_) => ErrorKind::Environment,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<DownloadError>() {
+        return match error {
+            DownloadError::BadUrl { .. } => ErrorKind::Usage,
+            DownloadError::Sink { .. } => ErrorKind::Environment,
+            _ => ErrorKind::Registry,
         };
     }
     if error.is::<RegistryError>() {

@@ -39,7 +39,7 @@ pub(crate) async fn definition(
 fn options(request: &BuildRequest) -> LowerOptions {
     let contexts = request.named_contexts.iter().map(|(name, context)| {
         let context = match context {
-            NamedContext::Directory(_) => rbuild_frontend::NamedContext::Local,
+            NamedContext::Directory(_) | NamedContext::Remote(_) => rbuild_frontend::NamedContext::Local,
             NamedContext::OciLayout { .. } => rbuild_frontend::NamedContext::Image(format!("{LAYOUT_SCHEME}{name}")),
             NamedContext::Image(reference) => rbuild_frontend::NamedContext::Image(reference.to_string()),
         };

@@ -60,6 +60,8 @@ pub struct EngineSettings {
     pub shm_size: Option<u64>,
     /// Whether RUN --network=host was granted.
     pub allow_host_network: bool,
+    /// Fetches what ADD names by URL.
+    pub remote: crate::remote::Remote,
     /// Stops all work.
     pub cancel: CancellationToken,
 }

@@ -3,8 +3,8 @@
 use super::vertices::Inputs;
 use super::{Lowering, Outcome};
 use crate::ast::LineRange;
-use crate::gitref::{GitRef, GitRefError, path_of, percent_decoded};
-use rbuild_ir::{CopySource, HttpOp, Op, RemoteUrl};
+use crate::gitref::{GitRef, GitRefError, path_of};
+use rbuild_ir::{CopySource, HttpOp, Op, RemoteUrl, percent_decoded};
 use rbuild_oci::Digest;
 
 /// Permission bits of a fetched file.
