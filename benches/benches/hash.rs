@@ -26,7 +26,9 @@ fn hash(c: &mut Criterion) {
     let tree = DirTree::open(dir.path()).expect("the directory");
     let files = tree.walk(&TreePath::root()).expect("a walk");
     group.throughput(Throughput::Elements(files.len() as u64));
-    group.bench_function("2,000 files of 4 KiB", |b| b.iter(|| tree.digests(black_box(&files)).expect("digests")));
+    group.bench_function("2,000 files of 4 KiB", |b| {
+        b.iter(|| tree.digests(black_box(&files)).expect("digests"))
+    });
     group.finish();
 }
 

@@ -45,7 +45,12 @@ impl CacheStore<usize> for Cache {
         Ok(false)
     }
 
-    async fn lookup_content(&self, _: &Digest, _: &Digest, _: Option<&usize>) -> Result<Option<usize>, OpError> {
+    async fn lookup_content(
+        &self,
+        _: &Digest,
+        _: &Digest,
+        _: Option<&usize>,
+    ) -> Result<Option<usize>, OpError> {
         Ok(None)
     }
 
@@ -87,7 +92,11 @@ fn plan(width: usize, depth: usize) -> Arc<Plan> {
 }
 
 fn solve(c: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let mut group = c.benchmark_group("solver");
     for (width, depth) in [(1, 50), (50, 50)] {
         let plan = plan(width, depth);
@@ -96,14 +105,18 @@ fn solve(c: &mut Criterion) {
             let name = format!("{width} x {depth}, {}", if cached { "cached" } else { "cold" });
             group.bench_function(name, |b| {
                 b.to_async(&runtime).iter(|| async {
-                    let ops = (0..plan.vertices().len()).map(|n| Arc::new(Nothing(n)) as Arc<dyn Op<Output = usize>>);
+                    let ops = (0..plan.vertices().len())
+                        .map(|n| Arc::new(Nothing(n)) as Arc<dyn Op<Output = usize>>);
                     let solver = Solver {
                         cache: Arc::new(Cache(cached)),
                         options: SolveOptions::default(),
                         reporter: Reporter::silent(),
                         cancel: CancellationToken::new(),
                     };
-                    solver.solve(Arc::clone(&plan), ops.collect(), Arc::new(|_, _| {})).await.expect("a result")
+                    solver
+                        .solve(Arc::clone(&plan), ops.collect(), Arc::new(|_, _| {}))
+                        .await
+                        .expect("a result")
                 });
             });
         }

@@ -25,7 +25,9 @@ fn walk(c: &mut Criterion) {
     let ignore = Ignore::parse(".dockerignore", b"*.log\n**/target\nd1*/f9\n!d11/f9\n").expect("valid rules");
     let ignore: Arc<dyn Filter> = Arc::new(ignore);
     let context = LocalContext::open(dir.path(), Some(ignore), None).expect("the context");
-    group.bench_function("with .dockerignore", |b| b.iter(|| context.walk(&TreePath::root()).expect("a walk")));
+    group.bench_function("with .dockerignore", |b| {
+        b.iter(|| context.walk(&TreePath::root()).expect("a walk"))
+    });
     let cache = tempfile::tempdir().expect("a temporary directory");
     // Digests are remembered only of files that are older than the clock's granularity.
     std::thread::sleep(std::time::Duration::from_millis(100));

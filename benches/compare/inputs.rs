@@ -72,8 +72,8 @@ impl Noise {
     /// Text of words, which compresses about as source code does.
     fn text(&mut self, bytes: usize) -> String {
         const WORDS: [&str; 16] = [
-            "static", "int", "return", "struct", "buffer", "length", "if", "while", "error", "const", "char", "size",
-            "offset", "next", "value", "NULL",
+            "static", "int", "return", "struct", "buffer", "length", "if", "while", "error", "const", "char",
+            "size", "offset", "next", "value", "NULL",
         ];
         let mut out = String::with_capacity(bytes + 16);
         while out.len() < bytes {
@@ -129,7 +129,8 @@ fn big_file(dir: &Path) -> Result<PathBuf> {
 
 fn busybox(context: &Path) -> Result<()> {
     fs::create_dir_all(context)?;
-    fs::copy("/bin/busybox", context.join("busybox")).context("no /bin/busybox: run scripts/install-test-deps.sh")?;
+    fs::copy("/bin/busybox", context.join("busybox"))
+        .context("no /bin/busybox: run scripts/install-test-deps.sh")?;
     Ok(())
 }
 

@@ -51,12 +51,25 @@ fn main() -> Result<()> {
         }
         _ => println!("buildah: left out (not installed, or --no-buildah)"),
     }
-    println!("{:34} {:8} {:>9} {:>9} {:>9} {:>7} {:>7}", "scenario", "tool", "wall s", "cpu s", "rss MiB", "wall x", "cpu x");
-    for scenario in inputs::all(scratch.path())?.into_iter().filter(|scenario| scenario.name.contains(&args.only)) {
+    println!(
+        "{:34} {:8} {:>9} {:>9} {:>9} {:>7} {:>7}",
+        "scenario", "tool", "wall s", "cpu s", "rss MiB", "wall x", "cpu x"
+    );
+    for scenario in
+        inputs::all(scratch.path())?.into_iter().filter(|scenario| scenario.name.contains(&args.only))
+    {
         let mut ours = None;
         for tool in &tools {
-            let figures = run(tool, &scenario, scratch.path(), args.runs)?;
-            let ratio = |pick: fn(&Figures) -> f64| ours.as_ref().map_or(1.0, |ours| pick(&figures) / pick(ours).max(1e-4));
+            let figures = match run(tool, &scenario, scratch.path(), args.runs) {
+                Ok(figures) => figures,
+                Err(error) => {
+                    println!("{:34} {:8} no result: {error:#}", scenario.name, tool.name());
+                    continue;
+                }
+            };
+            let ratio = |pick: fn(&Figures) -> f64| {
+                ours.as_ref().map_or(1.0, |ours| pick(&figures) / pick(ours).max(1e-4))
+            };
             println!(
                 "{:34} {:8} {:9.3} {:9.3} {:9.1} {:7.1} {:7.1}",
                 scenario.name,
@@ -107,7 +120,17 @@ impl Tool {
                     command
                 };
                 let mut build = buildah();
-                build.args(["bud", "--quiet", "--isolation", "chroot", "--layers", "--jobs", "0", "-t", "bench"]);
+                build.args([
+                    "bud",
+                    "--quiet",
+                    "--isolation",
+                    "chroot",
+                    "--layers",
+                    "--jobs",
+                    "0",
+                    "-t",
+                    "bench",
+                ]);
                 build.arg(&scenario.context);
                 let mut commands = vec![build];
                 if scenario.export {

@@ -4,6 +4,9 @@ use anyhow::{Result, bail};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// A command that takes longer is ended.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Figures of one build.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Figures {
@@ -18,7 +21,11 @@ pub(crate) struct Figures {
 impl Figures {
     /// Of two commands, one after the other.
     pub(crate) fn then(self, next: Self) -> Self {
-        Self { wall: self.wall + next.wall, cpu: self.cpu + next.cpu, rss_mib: self.rss_mib.max(next.rss_mib) }
+        Self {
+            wall: self.wall + next.wall,
+            cpu: self.cpu + next.cpu,
+            rss_mib: self.rss_mib.max(next.rss_mib),
+        }
     }
 }
 
@@ -44,6 +51,11 @@ pub(crate) fn run(mut command: Command) -> Result<Figures> {
         if let Some(status) = child.try_wait()? {
             break status;
         }
+        if begin.elapsed() > PATIENCE {
+            child.kill()?;
+            child.wait()?;
+            bail!("{command:?} took longer than {} s", PATIENCE.as_secs());
+        }
         std::thread::sleep(Duration::from_millis(2));
     };
     let wall = begin.elapsed().as_secs_f64();
@@ -62,7 +74,8 @@ fn children_cpu() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Fields after the parenthesised name; cutime and cstime are the 16th and 17th of the whole line (proc(5)).
     let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: f64 = after_name.split_whitespace().skip(13).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    let ticks: f64 =
+        after_name.split_whitespace().skip(13).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / rustix::param::clock_ticks_per_second() as f64
 }
 

@@ -37,11 +37,12 @@ fn platform_args(options: &LowerOptions, target: &str) -> Env {
     args
 }
 
-/// The global arguments with their values.
+/// The global arguments with their values; with `defaults_only` as if no ARG were given a value.
 pub(crate) fn global_args(
     dockerfile: &Dockerfile,
     options: &LowerOptions,
     lex: &Lex,
+    defaults_only: bool,
 ) -> Result<Env, Diagnostic> {
     let last = dockerfile.stages.last().and_then(|stage| stage.name.as_deref());
     let target = options.target.as_deref().or(last).unwrap_or("default");
@@ -50,7 +51,8 @@ pub(crate) fn global_args(
         let InstructionKind::Arg(arg) = &instruction.kind else { continue };
         for pair in &arg.pairs {
             let name = pair.name.as_str();
-            let value = match (options.build_arg(name), &pair.default) {
+            let given = options.build_arg(name).filter(|_| !defaults_only);
+            let value = match (given, &pair.default) {
                 (Some(value), _) => value.to_owned(),
                 (None, Some(default)) => lex
                     .word(default.as_str(), &args)

@@ -70,6 +70,19 @@ impl CheckOptions {
     }
 }
 
+impl CheckOptions {
+    /// Options for one instruction: the first `check=` in the comment above it, up to a blank. One that cannot be read is
+    /// an ordinary comment.
+    pub fn of_comments(comments: &[String]) -> CheckOptions {
+        let mut values = comments.iter().filter_map(|comment| {
+            let (key, value) = comment.split_once('=')?;
+            key.trim().eq_ignore_ascii_case("check").then(|| value.trim())
+        });
+        let value = values.next().and_then(|value| value.split(' ').next()).unwrap_or_default();
+        CheckOptions::parse(value).unwrap_or_default()
+    }
+}
+
 fn rules(value: &str) -> Rules {
     match value {
         "all" => Rules::All,
@@ -91,6 +104,11 @@ mod tests {
             options.skip.contains("B") && !options.skip.contains("C") && options.experimental.contains("C")
         );
         assert_eq!(CheckOptions::parse("").expect("empty"), CheckOptions::default());
+        let comments = |lines: &[&str]| {
+            CheckOptions::of_comments(&lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(comments(&["about it", "Check = skip=A // why", "check=skip=B"]).skip, named(&["A"]));
+        assert_eq!(comments(&["check=nonsense", "check=skip=B"]), CheckOptions::default());
         for (text, error) in [
             ("foo=bar", "invalid check option \"foo\""),
             ("skip", "invalid check option \"skip\""),

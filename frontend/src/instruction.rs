@@ -99,12 +99,32 @@ fn type_kind(node: &Node) -> Result<InstructionKind, Fault> {
 fn unknown(keyword: &Word) -> Fault {
     let message = format!("unknown instruction: {}", keyword.value);
     match suggest(&keyword.value, KEYWORDS, false) {
-        Some(word) => Fault::new(format!("{message} (did you mean {word}?)"), keyword.span)
-            .help(format!("write {word}")),
-        None => Fault::new(message, keyword.span).help(
-            "begin the line with an instruction, or end the line before it with a continuation character",
-        ),
+        Some(word) => {
+            // Of several words that are equally near, the one with the same letters is meant.
+            let help = anagram(&keyword.value).map_or(word.clone(), str::to_owned);
+            Fault::new(format!("{message} (did you mean {word}?)"), keyword.span).help(format!("write {help}"))
+        }
+        None => Fault::new(message, keyword.span).help(match continues(&keyword.value) {
+            true => "the line before it has to end in `\\` if this belongs to it: nothing may stand behind the `\\`",
+            false => "begin the line with an instruction, or end the line before it with a continuation character",
+        }),
     }
+}
+
+/// The keyword with the same letters in another order.
+fn anagram(word: &str) -> Option<&'static str> {
+    let sorted = |word: &str| {
+        let mut letters: Vec<char> = word.to_uppercase().chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let wanted = sorted(word);
+    KEYWORDS.into_iter().find(|keyword| sorted(keyword) == wanted)
+}
+
+/// A line that begins so was meant to continue the one before it.
+fn continues(word: &str) -> bool {
+    word.starts_with(['&', '|', ';', '-', '>', '<', '#', '"', '\'', '[', ']', '(', ')', '$', '/', '.'])
 }
 
 /// The keyword as errors spell it.

@@ -17,15 +17,18 @@ pub mod heredoc;
 pub mod instruction;
 mod json;
 mod line;
+pub mod lint;
 mod lower;
 pub mod mount;
 mod node;
 pub mod number;
+mod outline;
 pub mod parser;
 pub mod paths;
 pub mod port;
 pub mod quote;
 pub mod render;
+mod scope;
 pub mod shell;
 pub mod source;
 mod stage;
@@ -33,9 +36,11 @@ pub mod suggest;
 
 pub use diagnostic::{Diagnostic, Phase, Severity};
 pub use directive::detect_syntax;
+pub use lint::syntax_warnings;
 pub use lower::{
-    ImageRequest, LowerOptions, NamedContext, ResolveError, ResolvedImage, Resolver, filename_of_url,
-    image_requests, lower,
+    ExcludedBy, IgnoreRule, IgnoreRules, ImageRequest, LowerOptions, Lowered, NamedContext, ResolveError,
+    ResolvedImage, Resolver, examine, filename_of_url, image_requests, lower,
 };
+pub use outline::{Outline, OutlineArg, OutlineMount, Target, targets};
 pub use parser::{parse, parse_onbuild};
 pub use render::{render, render_colored};

@@ -71,6 +71,29 @@ pub struct MountSpec {
 #[error("{0}")]
 pub struct MountError(pub String);
 
+impl MountError {
+    /// What to do about it, if more can be said than the message does.
+    pub(crate) fn remedy(&self) -> Option<String> {
+        let names = |names: &[&str]| names.join(", ");
+        let MountError(message) = self;
+        if message.starts_with("unsupported mount type") {
+            return Some(format!("the types are {}", names(&MountType::ALL.map(|(name, _)| name))));
+        }
+        if message.starts_with("unsupported sharing value") {
+            return Some(format!(
+                "write sharing= with one of {}",
+                names(&Sharing::ALL.map(|(name, _)| name))
+            ));
+        }
+        if message.starts_with("unexpected key") && !message.contains("for mount type") {
+            return Some(format!("the keys are {}", names(&KEYS)));
+        }
+        message
+            .contains("must be a key=value pair")
+            .then(|| "write --mount=type=…,target=… without blanks, fields separated by commas".to_owned())
+    }
+}
+
 impl MountType {
     const ALL: [(&'static str, MountType); 5] = [
         ("bind", MountType::Bind),
@@ -152,17 +175,29 @@ impl MountSpec {
         Ok(spec)
     }
 
-    /// The part of the check that needs no variables: CSV syntax and `from` without variables. Parsing a
-    /// Dockerfile does this by itself.
+    /// BuildKit's check before variables are known: CSV syntax and `from` without variables.
     pub fn check(value: &str) -> Result<(), MountError> {
         for field in fields(value)? {
             let Some((key, value)) = field.split_once('=') else { continue };
-            let variable = value.find('$').is_some_and(|at| at + 1 < value.len());
-            if key.eq_ignore_ascii_case("from") && variable {
-                return fail("'from' doesn't support variable expansion, define alias stage instead");
+            if key.eq_ignore_ascii_case("from") {
+                Self::check_from(value)?;
             }
         }
         Ok(())
+    }
+
+    /// The part of [`MountSpec::check`] that looks at the value of `from`.
+    pub(crate) fn check_from(value: &str) -> Result<(), MountError> {
+        match value.find('$').is_some_and(|at| at + 1 < value.len()) {
+            true => fail("'from' doesn't support variable expansion, define alias stage instead"),
+            false => Ok(()),
+        }
+    }
+
+    /// The part of [`MountSpec::check`] that is done while parsing a Dockerfile: CSV syntax. Variables of `from` are
+    /// looked at when the ARGs in scope are known, because some of them are put in (see `scope.rs`).
+    pub(crate) fn check_syntax(value: &str) -> Result<(), MountError> {
+        fields(value).map(|_| ())
     }
 
     /// A key without a value.

@@ -18,7 +18,7 @@ const NOT_STRINGS: &str = "when using JSON array syntax, arrays must be comprise
 pub(crate) struct Nodes {
     pub(crate) directives: Directives,
     pub(crate) nodes: Vec<Node>,
-    /// Errors in file order, and warnings.
+    /// Errors in file order.
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
@@ -123,12 +123,6 @@ impl NodeParser<'_> {
 
     fn instruction(&mut self, logical: &Logical, start: usize, empty: Vec<usize>) {
         let escape = self.directives.directives.escape;
-        if !empty.is_empty() {
-            let line = LineRange::new(self.lines.number, self.lines.number);
-            let help = "remove the blank lines, or put `#` in them";
-            let message = "Empty continuation line".to_owned();
-            self.diagnostics.push(Diagnostic::warning("NoEmptyContinuation", message, line).with_help(help));
-        }
         let made = new_node(logical.all(), escape, 0);
         let mut node = match made {
             Ok(node) => node,

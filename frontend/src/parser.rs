@@ -16,6 +16,11 @@ pub fn parse(text: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
         let error = Diagnostic::error(message, LineRange::default()).in_phase(Phase::Parse);
         return (Dockerfile::default(), vec![error.with_help("move data into files and COPY them")]);
     }
+    if text.is_empty() {
+        let error =
+            Diagnostic::error("the Dockerfile cannot be empty", LineRange::default()).in_phase(Phase::Parse);
+        return (Dockerfile::default(), vec![error.with_help("begin it with a FROM instruction")]);
+    }
     let lossy = String::from_utf8_lossy(text);
     let found = parse_nodes(&lossy);
     let mut stages = StageBuilder::default();

@@ -6,6 +6,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::ast::Span;
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::lint::{Rule, rule};
 
 /// Draws a diagnostic without colours. `file` is the name to show, `source` the text that was parsed.
 pub fn render(diagnostic: &Diagnostic, file: &str, source: &str) -> String {
@@ -42,6 +43,9 @@ fn render_with(diagnostic: &Diagnostic, file: &str, source: &str, renderer: &Ren
     };
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(help.as_str()));
+    }
+    if let Some(url) = diagnostic.rule.and_then(rule).and_then(Rule::url) {
+        group = group.element(Level::NOTE.message(url));
     }
     renderer.render(&[group])
 }
@@ -106,15 +110,15 @@ mod tests {
 
     #[test]
     fn names_the_rule_of_a_warning() {
-        let got = shown("FROM busybox\nRUN a \\\n\n b\n");
-        let want = "warning[NoEmptyContinuation]: Empty continuation line
- --> Dockerfile:4:2
+        let warning = Diagnostic::warning("SomeRule", "this could be better", LineRange::new(2, 2));
+        let want = "warning[SomeRule]: this could be better
+ --> Dockerfile:2:2
   |
-4 |  b
+2 |  b
   |  ^
   |
-  = help: remove the blank lines, or put `#` in them";
-        assert_eq!(got, want);
+  = help: do better";
+        assert_eq!(render(&warning.with_help("do better"), "Dockerfile", "a\n b\n"), want);
     }
 
     #[test]

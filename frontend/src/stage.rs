@@ -1,13 +1,18 @@
 //! Stages and what they need: names, dependencies, cycles, the target and what it reaches (A4).
 
 use crate::args;
-use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Stage};
-use crate::diagnostic::Diagnostic;
+use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Span, Stage, Word};
+use crate::diagnostic::{Diagnostic, Phase};
 use crate::env::{Env, Lookup};
+use crate::lint::{
+    Linter, from_platform_flag_const_disallowed, invalid_default_arg_in_from, redundant_target_platform,
+    undefined_arg_in_from,
+};
 use crate::lower::options::Contexts;
 use crate::lower::{ImageRequest, LowerOptions, NamedContext, mount_from};
 use crate::quote::go_quote;
-use crate::shell::Lex;
+use crate::scope::{Budget, COPY_REFUSAL, Scope};
+use crate::shell::{Expansion, Lex, ShellError};
 use crate::suggest::{suggest, with_suggestion};
 use rbuild_oci::{Platform, Reference};
 use std::borrow::Cow;
@@ -40,6 +45,12 @@ pub(crate) struct Node<'a> {
     pub(crate) context: Option<(String, NamedContext)>,
     /// FROM's lines, or those of the instruction that reads the image.
     pub(crate) lines: LineRange,
+    /// FROM's place, or that of the flag that names the image; empty for triggers.
+    pub(crate) span: Span,
+    /// The comments above FROM.
+    pub(crate) comments: &'a [String],
+    /// Global arguments that FROM refers to.
+    pub(crate) used: BTreeSet<String>,
     pub(crate) commands: Vec<Command<'a>>,
     /// Steps that are counted in progress lines.
     pub(crate) total: usize,
@@ -74,24 +85,39 @@ pub(crate) struct Plan<'a> {
     pub(crate) epoch: Option<i64>,
     pub(crate) nodes: Vec<Node<'a>>,
     pub(crate) target: usize,
+    /// Names of global ARGs, with or without a value, and of platform arguments.
+    pub(crate) known: BTreeSet<String>,
+    dockerfile: &'a Dockerfile,
     contexts: Contexts,
     by_name: HashMap<String, usize>,
+    budget: Budget,
 }
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(dockerfile: &'a Dockerfile, options: &'a LowerOptions) -> Result<Self, Diagnostic> {
+    /// `linter` hears about FROM lines, also when there is an error.
+    pub(crate) fn new(
+        dockerfile: &'a Dockerfile,
+        options: &'a LowerOptions,
+        linter: &mut Linter,
+    ) -> Result<Self, Diagnostic> {
         if dockerfile.stages.is_empty() {
             return Err(Diagnostic::error("dockerfile contains no stages to build", LineRange::default()));
         }
         let lex = Lex::new(dockerfile.directives.escape);
-        let mut globals = args::global_args(dockerfile, options, &lex)?;
+        check_defaults(dockerfile, options, &lex, linter);
+        let mut globals = args::global_args(dockerfile, options, &lex, false)?;
         let contexts = Contexts::new(&options.contexts);
         let is_context = |name: &str| contexts.find(name, options.platform()).is_some();
         let epoch = args::epoch(&globals, options, dockerfile, is_context)?;
         if let (Some(epoch), true) = (epoch, globals.get(args::EPOCH).is_some()) {
             globals.set(args::EPOCH, &epoch.to_string());
         }
+        let declared = dockerfile.meta_args.iter().flat_map(declared_names).map(str::to_owned);
+        let known = declared.chain(globals.names().map(str::to_owned)).collect();
         let mut plan = Self {
+            known,
+            dockerfile,
+            budget: Budget::default(),
             options,
             lex,
             globals,
@@ -102,12 +128,12 @@ impl<'a> Plan<'a> {
             by_name: HashMap::new(),
         };
         for (index, stage) in dockerfile.stages.iter().enumerate() {
-            plan.add_stage(index, stage)?;
+            plan.add_stage(index, stage, linter)?;
         }
         plan.target = plan.find_target()?;
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             for instruction in &stage.commands {
-                let command = plan.command(index, Cow::Borrowed(instruction), false)?;
+                let command = plan.command(index, Cow::Borrowed(instruction), None)?;
                 plan.nodes[index].commands.push(command);
             }
         }
@@ -118,15 +144,21 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    fn add_stage(&mut self, index: usize, stage: &'a Stage) -> Result<(), Diagnostic> {
+    fn add_stage(&mut self, index: usize, stage: &'a Stage, linter: &mut Linter) -> Result<(), Diagnostic> {
         let lines = stage.instruction.lines;
         let written = stage.from.image.as_str();
-        let base_name = self.expand_global(written, lines)?;
+        let image = self.expand_global(&stage.from.image, stage, linter);
+        let error =
+            |error: ShellError| Diagnostic::error(error.to_string(), lines).with_span(stage.from.image.span);
+        let Expansion { result: base_name, matched: mut used, .. } = image.map_err(error)?;
         if base_name.is_empty() {
             let message = format!("base name ({written}) should not be blank");
-            return Err(Diagnostic::error(message, lines).with_span(stage.from.image.span));
+            let error = Diagnostic::error(message, lines).with_span(stage.from.image.span);
+            return Err(
+                error.with_help("give the ARG a default before the first FROM, or a value with --build-arg")
+            );
         }
-        let platform = self.stage_platform(stage, lines)?;
+        let platform = self.stage_platform(stage, &mut used, linter)?;
         let context = stage.name.as_deref().and_then(|name| {
             let platform = platform.as_ref().unwrap_or(self.options.platform());
             self.contexts.find(name, platform).cloned()
@@ -143,6 +175,9 @@ impl<'a> Plan<'a> {
             platform,
             context,
             lines,
+            span: stage.from.image.span,
+            comments: &stage.instruction.prev_comments,
+            used,
             commands: Vec::new(),
             total,
             image_only: false,
@@ -154,21 +189,53 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn expand_global(&self, word: &str, lines: LineRange) -> Result<String, Diagnostic> {
-        self.lex.word(word, &self.globals).map_err(|error| Diagnostic::error(error.to_string(), lines))
+    /// Expands a word of FROM, which sees global arguments only.
+    fn expand_global(
+        &self,
+        word: &Word,
+        stage: &Stage,
+        linter: &mut Linter,
+    ) -> Result<Expansion, ShellError> {
+        let expansion = self.lex.process(word.as_str(), &self.globals);
+        let unmatched = match &expansion {
+            Ok(expansion) => &expansion.unmatched,
+            Err(error) => &error.unmatched,
+        };
+        for finding in undefined_arg_in_from::check(word, unmatched, &self.known) {
+            linter.report(finding, &stage.instruction);
+        }
+        expansion
+    }
+
+    /// Whether an ARG before the first FROM has this name.
+    pub(crate) fn is_global_arg(&self, name: &str) -> bool {
+        self.known.contains(name)
+            && self.dockerfile.meta_args.iter().flat_map(declared_names).any(|known| known == name)
     }
 
     /// FROM's `--platform` (A-037).
-    fn stage_platform(&self, stage: &Stage, lines: LineRange) -> Result<Option<Platform>, Diagnostic> {
+    fn stage_platform(
+        &self,
+        stage: &Stage,
+        used: &mut BTreeSet<String>,
+        linter: &mut Linter,
+    ) -> Result<Option<Platform>, Diagnostic> {
+        let lines = stage.instruction.lines;
         let Some(word) = &stage.from.platform else { return Ok(None) };
         let written = word.as_str();
         if written.is_empty() {
             return Ok(None);
         }
-        let expansion = self
-            .lex
-            .process(written, &self.globals)
-            .map_err(|error| Diagnostic::error(error.to_string(), lines))?;
+        let expansion = self.expand_global(word, stage, linter);
+        let expansion =
+            expansion.map_err(|error| Diagnostic::error(error.to_string(), lines).with_span(word.span))?;
+        let target = self.globals.get("TARGETPLATFORM");
+        let redundant = redundant_target_platform::check(word, &expansion, target);
+        let constant = from_platform_flag_const_disallowed::check(word, &expansion, stage.name.as_deref());
+        for finding in redundant.into_iter().chain(constant) {
+            linter.report(finding, &stage.instruction);
+        }
+        used.extend(expansion.matched.iter().cloned());
         let suggestion =
             expansion.unmatched.iter().find_map(|name| suggest(name, self.globals.names(), true));
         let suggestion = suggestion.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
@@ -196,19 +263,21 @@ impl<'a> Plan<'a> {
         self.nodes.iter().map(|node| node.shown.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// Resolves the flags of an instruction of `node` that name stages or images.
+    /// Resolves the flags of an instruction of `node` that name stages or images. For a trigger, `before` are the
+    /// triggers before it; else the instructions before it are those that the node has already.
     fn command(
         &mut self,
         node: usize,
         instruction: Cow<'a, Instruction>,
-        on_build: bool,
+        before: Option<&[Command<'a>]>,
     ) -> Result<Command<'a>, Diagnostic> {
+        let on_build = before.is_some();
         let lines = instruction.lines;
         let mut sources = Vec::new();
         match &instruction.kind {
             InstructionKind::Copy(copy) => {
                 if let Some(from) = copy.from.as_ref().filter(|from| !from.as_str().is_empty()) {
-                    sources.push(Some(self.copy_from(from.as_str(), lines)?));
+                    sources.push(Some(self.copy_from(node, from, lines, before)?));
                 }
             }
             InstructionKind::Run(run) => {
@@ -216,9 +285,12 @@ impl<'a> Plan<'a> {
                     let from = mount_from(mount.as_str()).filter(|from| !from.is_empty());
                     if from.is_none() {
                         // BuildKit counts these as stages: it shows in step names and in `--from=<index>`.
-                        self.image("scratch", lines);
+                        self.image("scratch", lines, Span::default());
                     }
-                    sources.push(from.map(|from| self.named_source(&from, lines)));
+                    let from =
+                        from.map(|from| self.mount_from(node, from, mount, lines, before)).transpose()?;
+                    let span = if on_build { Span::default() } else { mount.span };
+                    sources.push(from.map(|from| self.named_source(&from, lines, span)));
                 }
             }
             _ => {}
@@ -228,32 +300,91 @@ impl<'a> Plan<'a> {
     }
 
     /// COPY's `--from`: an index, a stage or an image (A-034, A-040).
-    fn copy_from(&mut self, from: &str, lines: LineRange) -> Result<usize, Diagnostic> {
-        let error = |message: String| Diagnostic::error(message, lines);
-        if self.lex.word(from, &Env::new()).map_err(|reason| error(reason.to_string()))? != from {
-            let message = "variable expansion is not supported for --from, define a new stage with FROM \
-                           using ARG from global scope as a workaround";
-            return Err(error(message.into()));
+    fn copy_from(
+        &mut self,
+        node: usize,
+        word: &Word,
+        lines: LineRange,
+        before: Option<&[Command<'a>]>,
+    ) -> Result<usize, Diagnostic> {
+        let mut from = Cow::Borrowed(word.as_str());
+        let span = if before.is_some() { Span::default() } else { word.span };
+        let error = |message: String| Diagnostic::error(message, lines).with_span(span);
+        if self.lex.word(&from, &Env::new()).map_err(|reason| error(reason.to_string()))? != from {
+            let expanded = self.expand_from(node, &from, before);
+            let refused = |help: String| error(COPY_REFUSAL.into()).with_help(help);
+            from = Cow::Owned(expanded.map_err(refused)?);
         }
+        let from = &*from;
         match from.parse::<i64>() {
             Ok(index) => usize::try_from(index)
                 .ok()
                 .filter(|index| *index < self.nodes.len())
                 .ok_or_else(|| error(format!("invalid stage index {index}"))),
-            Err(_) => Ok(self.named_source(from, lines)),
+            Err(_) => Ok(self.named_source(from, lines, span)),
         }
+    }
+
+    /// `from=` of a mount with its variables put in.
+    fn mount_from(
+        &mut self,
+        node: usize,
+        from: String,
+        word: &Word,
+        lines: LineRange,
+        before: Option<&[Command<'a>]>,
+    ) -> Result<String, Diagnostic> {
+        let Err(refusal) = crate::mount::MountSpec::check_from(&from) else { return Ok(from) };
+        let span = if before.is_some() { Span::default() } else { word.span };
+        self.expand_from(node, &from, before).map_err(|help| {
+            let error = Diagnostic::error(refusal.to_string(), lines).with_span(span).with_help(help);
+            error.in_phase(Phase::Instruction)
+        })
+    }
+
+    /// Puts the ARGs in scope into the name of a stage or image (see [`crate::scope`]). The error is a remedy.
+    fn expand_from(
+        &mut self,
+        node: usize,
+        from: &str,
+        before: Option<&[Command<'a>]>,
+    ) -> Result<String, String> {
+        let mut chain = vec![];
+        let mut base = self.nodes[node].base;
+        while let Some(stage) = base {
+            chain.push(stage);
+            base = self.nodes[stage].base;
+        }
+        let own = before.unwrap_or(&self.nodes[node].commands);
+        let commands = chain.iter().rev().flat_map(|stage| &self.nodes[*stage].commands).chain(own);
+        let kinds = commands.map(|command| &command.instruction.kind);
+        let scope = Scope::after(kinds, self.options, &self.globals, &self.lex, &mut self.budget);
+        let scope =
+            scope.ok_or("there are too many ARGs to look through: write the name without variables")?;
+        scope.expand(from, &self.lex).filter(|name| !name.is_empty()).ok_or_else(|| {
+            let unset =
+                self.lex.process(from, &scope).map(|expansion| expansion.unmatched).unwrap_or_default();
+            match unset.first() {
+                Some(name) => {
+                    format!(
+                    "rbuild puts in values of ARGs that the stage declares above, not of ENV: add ARG {name}=value"
+                )
+                }
+                None => "the name is empty: give the ARG a value".to_owned(),
+            }
+        })
     }
 
     /// The stage called `from`, else a new node for the image.
-    fn named_source(&mut self, from: &str, lines: LineRange) -> usize {
+    fn named_source(&mut self, from: &str, lines: LineRange, span: Span) -> usize {
         if let Some(&stage) = self.by_name.get(&from.to_lowercase()) {
             return stage;
         }
-        self.image(from, lines)
+        self.image(from, lines, span)
     }
 
     /// A new node for an image that is read from.
-    fn image(&mut self, name: &str, lines: LineRange) -> usize {
+    fn image(&mut self, name: &str, lines: LineRange, span: Span) -> usize {
         self.nodes.push(Node {
             name: None,
             shown: String::new(),
@@ -262,6 +393,9 @@ impl<'a> Plan<'a> {
             platform: None,
             context: None,
             lines,
+            span,
+            comments: &[],
+            used: BTreeSet::new(),
             commands: Vec::new(),
             total: 0,
             image_only: true,
@@ -279,7 +413,7 @@ impl<'a> Plan<'a> {
             let mut instruction =
                 crate::parse_onbuild(trigger).map_err(|error| Diagnostic { lines, ..error })?;
             instruction.lines = lines;
-            let command = self.command(node, Cow::Owned(instruction), true)?;
+            let command = self.command(node, Cow::Owned(instruction), Some(&commands))?;
             new_deps |= !command.sources.is_empty();
             commands.push(command);
         }
@@ -353,6 +487,11 @@ impl<'a> Plan<'a> {
         seen
     }
 
+    /// The nodes that are lowered: those the target needs, or all of them.
+    pub(crate) fn wanted(&self) -> BTreeSet<usize> {
+        if self.options.all_stages { (0..self.nodes.len()).collect() } else { self.reachable() }
+    }
+
     /// What a node starts from; an error when its image's name is none.
     pub(crate) fn origin(&self, index: usize) -> Result<Origin, Diagnostic> {
         let node = &self.nodes[index];
@@ -394,6 +533,26 @@ impl<'a> Plan<'a> {
         };
         Ok(Origin::Image(ImageRequest { reference, platform: platform.clone() }, Some(name.clone())))
     }
+}
+
+/// InvalidDefaultArgInFrom looks at all FROM lines; it gives up at the first that cannot be expanded.
+fn check_defaults(dockerfile: &Dockerfile, options: &LowerOptions, lex: &Lex, linter: &mut Linter) {
+    let Ok(defaults) = args::global_args(dockerfile, options, lex, true) else { return };
+    for stage in &dockerfile.stages {
+        let Ok(image) = lex.word(stage.from.image.as_str(), &defaults) else { return };
+        if let Some(finding) = invalid_default_arg_in_from::check(&stage.from.image, &image) {
+            linter.report(finding, &stage.instruction);
+        }
+    }
+}
+
+/// The names of an ARG.
+fn declared_names(instruction: &Instruction) -> impl Iterator<Item = &str> {
+    let pairs = match &instruction.kind {
+        InstructionKind::Arg(arg) => &arg.pairs[..],
+        _ => &[],
+    };
+    pairs.iter().map(|pair| pair.name.as_str())
 }
 
 /// Whether an instruction is counted in progress lines.

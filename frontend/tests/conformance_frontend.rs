@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
 
 use rbuild_frontend::{
-    ImageRequest, LowerOptions, ResolveError, ResolvedImage, Resolver, Severity, lower, parse,
+    Diagnostic, ImageRequest, LowerOptions, ResolveError, ResolvedImage, Resolver, Severity, lower, parse,
+    syntax_warnings,
 };
 use rbuild_ir::{Definition, Op, Vertex};
 use rbuild_oci::{Digest, ImageConfig, Platform};
@@ -126,10 +127,62 @@ fn expected_steps(entry: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Where rbuild differs on purpose: name of the entry and why.
+const DELIBERATE: &[(&str, &str)] = &[
+    ("buildah-bud/multi-stage-builds/Dockerfile.arg_in_copy", "an ARG in scope is put into --from"),
+    ("buildah-bud/arg-scope/Containerfile.copy-from-arg", "an ARG in scope is put into --from"),
+    (
+        "buildah-bud/arg-scope/Containerfile.stage-overrides-header-copy-from",
+        "an ARG in scope is put into --from",
+    ),
+    ("buildah-bud/copy-from-stage-scoped-arg/Containerfile", "an ARG in scope is put into --from"),
+    (
+        "buildah-bud/copy-from-stage-scoped-arg/Containerfile.multi-copy-arg-override",
+        "an ARG in scope is put into --from",
+    ),
+    (
+        "buildkit-integration/testOnBuildInheritedStageWithFrom#0",
+        "BuildKit numbers the steps of `src` wrongly",
+    ),
+    ("buildkit-integration/testWorkdirCopyIgnoreRelative#0", "of two equal errors the first is reported"),
+    (
+        "buildah-bud/save-stages/Dockerfile.arg-build-stages-and-chained-build-stages",
+        "a FROM with an error gets no warning about its style",
+    ),
+    (
+        "imagebuilder/dockerclient/testdata/Dockerfile.target",
+        "a FROM with an error gets no warning about its style",
+    ),
+];
+
+/// Warnings as `line rule message`, sorted: BuildKit's order is that of its passes.
+fn warnings(diagnostics: &[Diagnostic]) -> Vec<String> {
+    let warnings = diagnostics.iter().filter(|diagnostic| !diagnostic.is_error());
+    let mut warnings: Vec<String> = warnings
+        .filter(|warning| warning.rule != Some("InvalidUtf8"))
+        .map(|warning| format!("{} {} {}", warning.lines.start, warning.rule.unwrap(), warning.message))
+        .collect();
+    warnings.sort();
+    warnings
+}
+
+fn expected_warnings(entry: &Value) -> Vec<String> {
+    let all = entry["warnings"].as_array().into_iter().flatten();
+    let mut all: Vec<String> = all
+        .map(|warning| {
+            let text = |key: &str| warning[key].as_str().unwrap_or_default();
+            format!("{} {} {}", warning["line"], text("rule"), text("message"))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
 #[derive(Default)]
 struct Tally {
     passed: usize,
     refused: usize,
+    deliberate: usize,
     failed: Vec<String>,
 }
 
@@ -151,6 +204,8 @@ fn replay(tally: &mut Tally, bases: &Bases, entry: &Value) {
         let lowered = lower(&dockerfile, &options(entry), bases);
         definition = lowered.0;
         diagnostics.extend(lowered.1);
+    } else {
+        diagnostics.extend(syntax_warnings(&dockerfile, &diagnostics, &options(entry)));
     }
     let error = diagnostics.iter().find(|d| d.severity == Severity::Error);
     if error.is_some_and(|error| error.message.contains("not supported yet")) {
@@ -158,37 +213,54 @@ fn replay(tally: &mut Tally, bases: &Bases, entry: &Value) {
         println!("refused: {name}: {}", error.unwrap().message);
         return;
     }
-    let ok = match (entry["error"].as_str(), error, definition) {
-        (Some(expected), Some(error), _) => {
-            let alternatives = entry["nondeterministic"]["error"].as_array();
-            let expected = alternatives
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .find(|other| *other == error.full_message())
-                .unwrap_or(expected);
-            let mut ok = tally.check(name, "error", &error.full_message(), expected);
-            if let Some(first) = entry["error_lines"][0].as_u64() {
-                ok &= tally.check(name, "error line", &error.lines.start.to_string(), &first.to_string());
+    let (got, expected) = (warnings(&diagnostics).join("\n  "), expected_warnings(entry));
+    let alternatives = entry["nondeterministic"].as_object().is_some_and(|map| map.contains_key("warnings"));
+    let warned = alternatives || tally.check(name, "warnings", &got, &expected.join("\n  "));
+    let ok = warned
+        & match (entry["error"].as_str(), error, definition) {
+            (Some(expected), Some(error), _) => {
+                let alternatives = entry["nondeterministic"]["error"].as_array();
+                let expected = alternatives
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .find(|other| *other == error.full_message())
+                    .unwrap_or(expected);
+                let mut ok = tally.check(name, "error", &error.full_message(), expected);
+                if let Some(first) = entry["error_lines"][0].as_u64() {
+                    ok &= tally.check(name, "error line", &error.lines.start.to_string(), &first.to_string());
+                }
+                ok
             }
-            ok
+            (Some(expected), None, _) => tally.check(name, "error", "none", expected),
+            (None, Some(error), _) => tally.check(name, "error", &error.message, "none"),
+            (None, None, Some(definition)) => {
+                let got = normalized(&config(&definition));
+                let ok = got == normalized(&entry["config"])
+                    || tally.check(
+                        name,
+                        "config",
+                        &got.to_string(),
+                        &normalized(&entry["config"]).to_string(),
+                    );
+                ok & tally.check(
+                    name,
+                    "steps",
+                    &format!("{:#?}", steps(&definition.vertices)),
+                    &format!("{:#?}", expected_steps(entry)),
+                )
+            }
+            (None, None, None) => tally.check(name, "definition", "none", "some"),
+        };
+    match DELIBERATE.iter().find(|(differs, _)| *differs == name) {
+        Some((_, reason)) if !ok => {
+            tally.failed.retain(|failure| !failure.starts_with(&format!("{name}: ")));
+            tally.deliberate += 1;
+            println!("differs on purpose: {name}: {reason}");
         }
-        (Some(expected), None, _) => tally.check(name, "error", "none", expected),
-        (None, Some(error), _) => tally.check(name, "error", &error.message, "none"),
-        (None, None, Some(definition)) => {
-            let got = normalized(&config(&definition));
-            let ok = got == normalized(&entry["config"])
-                || tally.check(name, "config", &got.to_string(), &normalized(&entry["config"]).to_string());
-            ok & tally.check(
-                name,
-                "steps",
-                &format!("{:#?}", steps(&definition.vertices)),
-                &format!("{:#?}", expected_steps(entry)),
-            )
-        }
-        (None, None, None) => tally.check(name, "definition", "none", "some"),
-    };
-    tally.passed += usize::from(ok);
+        Some(_) => tally.failed.push(format!("{name}: does not differ any more")),
+        None => tally.passed += usize::from(ok),
+    }
 }
 
 #[test]
@@ -206,12 +278,13 @@ fn frontend() {
     for failure in &tally.failed {
         println!("{failure}");
     }
-    let compared = entries.len() - tally.refused;
+    let compared = entries.len() - tally.refused - tally.deliberate;
     println!(
-        "frontend.json: {} run, {} passed, {} refused as not supported yet",
+        "frontend.json: {} run, {} passed, {} refused as not supported yet, {} differ on purpose",
         entries.len(),
         tally.passed,
-        tally.refused
+        tally.refused,
+        tally.deliberate
     );
-    assert!(tally.passed * 100 >= compared * 99, "{} of {compared}", tally.passed);
+    assert!(tally.failed.is_empty() && tally.passed == compared, "{} of {compared}", tally.passed);
 }

@@ -213,6 +213,53 @@ fn errors_name_their_line() {
     }
 }
 
+/// Issue 3, 6: an extension where BuildKit refuses.
+#[test]
+fn args_in_scope_are_put_into_from() {
+    let refused = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
+                   scope as a workaround";
+    let mount_refused = "'from' doesn't support variable expansion, define alias stage instead";
+    let head = "ARG G=one\nFROM debian AS one\nRUN 1\nFROM debian AS two\nRUN 2\n";
+    let given = LowerOptions { build_args: vec![("X".into(), "two".into())], ..options() };
+    let root =
+        |tail: &str, options: &LowerOptions| lowered(&format!("{head}{tail}"), options).map(|d| d.image.root);
+    for (tail, options, same) in [
+        (
+            "FROM debian\nARG G\nCOPY --from=$G /a /\n",
+            &options(),
+            "FROM debian\nARG G\nCOPY --from=one /a /\n",
+        ),
+        (
+            "FROM debian\nARG X=one\nCOPY --from=${X} /a /\n",
+            &given,
+            "FROM debian\nARG X\nCOPY --from=two /a /\n",
+        ),
+        (
+            "FROM debian\nARG N=1\nCOPY --from=$N /a /\n",
+            &options(),
+            "FROM debian\nARG N=1\nCOPY --from=two /a /\n",
+        ),
+        (
+            "FROM debian AS b\nARG X=two\nFROM b\nRUN --mount=from=$X,target=/m x\n",
+            &options(),
+            "FROM debian AS b\nARG X=two\nFROM b\nRUN --mount=from=two,target=/m x\n",
+        ),
+    ] {
+        let digest = root(tail, options);
+        assert!(digest.is_ok() && digest == root(same, options), "{tail}: {digest:?}");
+    }
+    for (tail, message) in [
+        ("FROM debian\nCOPY --from=$G /a /\n", refused),
+        ("FROM debian\nENV X=one\nCOPY --from=$X /a /\n", refused),
+        ("FROM debian\nARG X=one\nENV X=two\nCOPY --from=$X /a /\n", refused),
+        ("FROM debian\nARG X=$PATH\nCOPY --from=$X /a /\n", refused),
+        ("FROM debian\nCOPY --from=$X /a /\nARG X=one\n", refused),
+        ("FROM debian\nRUN --mount=from=$X,target=/m x\n", mount_refused),
+    ] {
+        assert_eq!(error(&format!("{head}{tail}"), &options()).0, message, "{tail}");
+    }
+}
+
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     let text = "FROM debian\nRUN --security=insecure x\nRUN --security=insecure y\n";

@@ -13,7 +13,7 @@ use rbuild_event::{Event, Reporter};
 use rbuild_graph::Plan;
 use rbuild_ir::{Definition, ImageResult};
 use rbuild_oci::{Descriptor, Digest, Reference};
-use rbuild_op::{Engine, EngineSettings, LayerCache, NoCredentials, Remote, Root, operation};
+use rbuild_op::{Engine, EngineSettings, LayerCache, Remote, Root, operation};
 use rbuild_registry::ClientConfig;
 use rbuild_solver::{Outcome, SolveOptions, Solver, StepContext};
 use rbuild_store::Store;
@@ -68,7 +68,7 @@ pub async fn build(
         reporter.report(Event::Warning { text });
     }
     let _lease = store.lease()?;
-    let remote = Remote::new(store.clone(), environment.registry.clone(), Arc::new(NoCredentials));
+    let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
     let fetched = crate::remote::fetch(&mut request, &remote, &store, &reporter, &cancel).await?;
     let mut inputs = read_inputs(&request, fetched.main, &store)?;
     let images = Images::new(store.clone(), environment.registry.clone(), &request, reporter.clone());
@@ -77,7 +77,16 @@ pub async fn build(
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let contexts = Contexts::open(&request, &mut inputs, &fetched, &store)?;
     let build = Build {
-        engine: Arc::new(engine(environment, &request, &contexts, &store, &images, &definition.image, remote, &cancel)),
+        engine: Arc::new(engine(
+            environment,
+            &request,
+            &contexts,
+            &store,
+            &images,
+            &definition.image,
+            remote,
+            &cancel,
+        )),
         names: names(&request),
         pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request)).map(Arc::new),
         request,
@@ -108,6 +117,8 @@ fn engine(
         resolv_conf: environment.resolv_conf.clone(),
         open_files: environment.open_files,
         shm_size: request.shm_size,
+        confidential: request.confidential.clone(),
+        no_cache: request.no_cache.clone(),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         remote,
         cancel: cancel.clone(),
@@ -211,7 +222,10 @@ impl Build {
     /// Whether anything wants the result as an image: it always goes to the store unless only files are asked for.
     fn wants_image(&self) -> bool {
         let outputs = &self.request.outputs;
-        outputs.is_empty() || !self.names.is_empty() || self.pusher.is_some() || outputs.iter().any(outputs::wants_image)
+        outputs.is_empty()
+            || !self.names.is_empty()
+            || self.pusher.is_some()
+            || outputs.iter().any(outputs::wants_image)
     }
 
     async fn solve(
@@ -272,8 +286,8 @@ impl Build {
         step: &StepContext,
     ) -> Result<Documents, BuildError> {
         let layers = self.layers(root, step).await?;
-        let mut documents =
-            documents(image, &layers).map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
+        let mut documents = documents(image, &layers)
+            .map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
         self.store.put_blob(&documents.config)?;
         self.store.put_blob(&documents.manifest)?;
         if let Some(created) = &documents.created {

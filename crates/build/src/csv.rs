@@ -26,7 +26,9 @@ fn quoted_field(text: &str) -> Result<Field<'_>, String> {
     let mut field = String::new();
     let mut rest = text;
     loop {
-        let Some((before, after)) = rest.split_once('"') else { return Err("a quoted field has no end".into()) };
+        let Some((before, after)) = rest.split_once('"') else {
+            return Err("a quoted field has no end".into());
+        };
         field.push_str(before);
         match after.chars().next() {
             Some('"') => {

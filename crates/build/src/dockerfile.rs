@@ -30,7 +30,11 @@ pub(crate) struct Inputs {
 /// Reads what the request names. An archive context is unpacked into the store's ingest directory.
 ///
 /// `fetched` says that the context came from elsewhere: like an archive it is complete in itself.
-pub(crate) fn read_inputs(request: &BuildRequest, fetched: bool, store: &Store) -> Result<Inputs, BuildError> {
+pub(crate) fn read_inputs(
+    request: &BuildRequest,
+    fetched: bool,
+    store: &Store,
+) -> Result<Inputs, BuildError> {
     let (context, unpacked) = match &request.context {
         ContextSource::Directory(dir) => (Some(dir.clone()), None),
         ContextSource::Empty => (None, None),
@@ -41,26 +45,56 @@ pub(crate) fn read_inputs(request: &BuildRequest, fetched: bool, store: &Store) 
         }
     };
     let complete = fetched || unpacked.is_some();
-    let (name, path, text) = match &request.dockerfile {
-        DockerfileSource::Url(url) => return Err(BuildError::Internal(format!("{url} was not fetched"))),
+    let (name, path, text) = dockerfile_text(request, context.as_deref(), complete)?;
+    // what was sent or fetched as a whole is what is meant.
+    let ignore = if complete { None } else { ignore_rules(context.as_deref(), path.as_deref())? };
+    Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
+}
+
+/// The name and the bytes of the Dockerfile that a request names. A context that is an archive or has to be fetched cannot
+/// be looked into.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_dockerfile(request: &BuildRequest) -> Result<(String, Vec<u8>), BuildError> {
+    let context = match &request.context {
+        ContextSource::Directory(dir) => Some(dir.as_path()),
+        ContextSource::Empty => None,
+        ContextSource::Archive(_) | ContextSource::Remote(_) => {
+            let problem = "the context is no directory: give one, or a Dockerfile with -f";
+            return Err(BuildError::Request(problem.into()));
+        }
+    };
+    let (name, _, text) = dockerfile_text(request, context, false)?;
+    Ok((name, text))
+}
+
+/// Name, path (if it is a file) and bytes of the Dockerfile. The files of a `complete` context are somebody else's: their
+/// links lead nowhere outside it.
+fn dockerfile_text(
+    request: &BuildRequest,
+    context: Option<&Path>,
+    complete: bool,
+) -> Result<(String, Option<PathBuf>, Vec<u8>), BuildError> {
+    Ok(match &request.dockerfile {
+        DockerfileSource::Url(url) => {
+            return Err(BuildError::Request(format!("`{url}` has to be fetched: only a build does that")));
+        }
         DockerfileSource::Text { name, text } => (name.clone(), None, text.clone()),
         DockerfileSource::Default => {
-            let dir = context.as_deref().ok_or_else(|| BuildError::Request("there is no Dockerfile".into()))?;
+            let dir = context.ok_or_else(|| BuildError::Request("there is no Dockerfile".into()))?;
             let (name, text) = default_dockerfile(dir, complete)?;
             (name.to_owned(), Some(dir.join(name)), text)
         }
         DockerfileSource::Path(path) => {
-            let full = match (&context, complete) {
+            let full = match (context, complete) {
                 (Some(dir), true) => confined(dir, path)?,
                 _ => path.clone(),
             };
             let text = read_bounded(&full, MAX_DOCKERFILE).map_err(|error| not_read(path, error))?;
             (path.display().to_string(), Some(full), text)
         }
-    };
-    // what was sent or fetched as a whole is what is meant.
-    let ignore = if complete { None } else { ignore_rules(context.as_deref(), path.as_deref())? };
-    Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
+    })
 }
 
 /// `Dockerfile`, else `dockerfile`.
@@ -74,7 +108,10 @@ fn default_dockerfile(dir: &Path, foreign: bool) -> Result<(&'static str, Vec<u8
             Ok(text) => return Ok((name, text)),
         }
     }
-    let problem = format!("failed to read dockerfile: there is no `Dockerfile` in `{}`: name it with -f", dir.display());
+    let problem = format!(
+        "failed to read dockerfile: there is no `Dockerfile` in `{}`: name it with -f",
+        dir.display()
+    );
     Err(BuildError::Request(problem))
 }
 
@@ -106,8 +143,10 @@ fn read_bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
 /// A path of an archive context, without symlinks that lead out of it.
 fn confined(dir: &Path, path: &Path) -> Result<PathBuf, BuildError> {
     use std::os::unix::ffi::OsStrExt as _;
-    let invalid = |error: &dyn std::fmt::Display| BuildError::Request(format!("`{}`: {error}", path.display()));
-    let inside = rbuild_tree::TreePath::clamped(path.as_os_str().as_bytes()).map_err(|error| invalid(&error))?;
+    let invalid =
+        |error: &dyn std::fmt::Display| BuildError::Request(format!("`{}`: {error}", path.display()));
+    let inside =
+        rbuild_tree::TreePath::clamped(path.as_os_str().as_bytes()).map_err(|error| invalid(&error))?;
     let tree = rbuild_tree::DirTree::open(dir).map_err(|error| invalid(&error))?;
     let found = rbuild_tree::resolve(&tree, &inside, true).map_err(|error| invalid(&error))?;
     Ok(dir.join(found.path.as_path()))
@@ -125,7 +164,11 @@ fn ignore_rules(context: Option<&Path>, dockerfile: Option<&Path>) -> Result<Opt
         match read_bounded(&path, MAX_IGNORE) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(source) => {
-                return Err(BuildError::Io { action: "cannot read", path: path.display().to_string(), source });
+                return Err(BuildError::Io {
+                    action: "cannot read",
+                    path: path.display().to_string(),
+                    source,
+                });
             }
             Ok(content) => return parse_ignore(&path, &content).map(Some),
         }
@@ -134,7 +177,9 @@ fn ignore_rules(context: Option<&Path>, dockerfile: Option<&Path>) -> Result<Opt
 }
 
 fn parse_ignore(path: &Path, content: &[u8]) -> Result<Ignore, BuildError> {
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     Ignore::parse(&name, content).map_err(|error| BuildError::Request(error.to_string()))
 }
 
@@ -144,10 +189,12 @@ pub(crate) fn named_context_rules(dir: &Path) -> Result<Option<Ignore>, BuildErr
 }
 
 fn unpack_context(file: &Path, store: &Store) -> Result<LayerIngest, BuildError> {
-    let failed = |error: &dyn std::fmt::Display| BuildError::Request(format!("unpacking the build context: {error}"));
+    let failed =
+        |error: &dyn std::fmt::Display| BuildError::Request(format!("unpacking the build context: {error}"));
     let ingest = store.new_layer_dir()?;
     let archive = std::fs::File::open(file).map_err(|error| failed(&error))?;
     let dest = std::fs::File::open(&ingest.upper).map_err(|error| failed(&error))?;
-    rbuild_layer::unpack_archive(archive, &std::sync::Arc::new(dest.into()), &Default::default()).map_err(|error| failed(&error))?;
+    rbuild_layer::unpack_archive(archive, &std::sync::Arc::new(dest.into()), &Default::default())
+        .map_err(|error| failed(&error))?;
     Ok(ingest)
 }

@@ -1,8 +1,7 @@
 //! Why a build has no result, and whose fault it is.
 
 use rbuild_op::OpFailure;
-use rbuild_registry::{DownloadError, RegistryError};
-use rbuild_runtime::RuntimeError;
+use rbuild_registry::RegistryError;
 use rbuild_solver::{OpError, SolveError};
 use std::ops::Range;
 
@@ -98,7 +97,7 @@ impl BuildError {
             Self::Dockerfile(_) | Self::Request(_) => ErrorKind::Usage,
             Self::Image { registry: true, .. } | Self::Push { .. } => ErrorKind::Registry,
             Self::Image { .. } => ErrorKind::Usage,
-            Self::Step { source, .. } | Self::Export(source) => kind_of(source),
+            Self::Step { source, .. } | Self::Export(source) => crate::kind::kind_of(source),
             Self::Io { .. } | Self::Store(_) => ErrorKind::Environment,
             Self::Canceled => ErrorKind::Canceled,
             Self::Internal(_) => ErrorKind::Internal,
@@ -117,47 +116,6 @@ impl BuildError {
             }
         }
     }
-}
-
-fn kind_of(error: &OpError) -> ErrorKind {
-    if let Some(failure) = error.downcast_ref::<OpFailure>() {
-        return match failure {
-            OpFailure::Process { .. } => ErrorKind::Step,
-            OpFailure::Canceled => ErrorKind::Canceled,
-            OpFailure::NotAllowed { .. } | OpFailure::NotSupported(_) => ErrorKind::Usage,
-            OpFailure::LayerLost(_) => ErrorKind::Environment,
-            OpFailure::WrongDiffId { .. }
-            | OpFailure::WrongChecksum { .. }
-            | OpFailure::WrongCommit { .. }
-            | OpFailure::NoGitReference { .. }
-            | OpFailure::NoGitDirectory { .. }
-            | OpFailure::Git { .. } => ErrorKind::Registry,
-            OpFailure::BadGitReference { .. } | OpFailure::BadSecret(_) => ErrorKind::Usage,
-            OpFailure::NoGit(_) => ErrorKind::Environment,
-        };
-    }
-    if let Some(error) = error.downcast_ref::<DownloadError>() {
-        return match error {
-            DownloadError::BadUrl { .. } => ErrorKind::Usage,
-            DownloadError::Sink { .. } => ErrorKind::Environment,
-            _ => ErrorKind::Registry,
-        };
-    }
-    if error.is::<RegistryError>() {
-        return ErrorKind::Registry;
-    }
-    if error.is::<rbuild_layer::UnpackError>() {
-        return ErrorKind::Registry;
-    }
-    let environment =
-        error.is::<RuntimeError>() || error.is::<rbuild_store::StoreError>() || error.is::<std::io::Error>();
-    if environment {
-        return ErrorKind::Environment;
-    }
-    if error.is::<rbuild_copy::CopyError>() || error.is::<rbuild_layer::PackError>() {
-        return ErrorKind::Usage;
-    }
-    ErrorKind::Internal
 }
 
 /// Lines shown around the ones at fault.

@@ -39,7 +39,8 @@ pub(crate) fn documents(image: &ImageResult, layers: &[ImageLayer]) -> serde_jso
         annotations: Default::default(),
     };
     let manifest = serde_json::to_vec_pretty(&manifest)?;
-    let mut descriptor = Descriptor::new(media_type::OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64);
+    let mut descriptor =
+        Descriptor::new(media_type::OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64);
     descriptor.platform = Some(image.platform.clone());
     let created = config.created.clone();
     Ok(Documents { config: config_bytes, manifest, descriptor, config_digest, created })

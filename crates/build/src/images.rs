@@ -144,8 +144,10 @@ impl Images {
             let descriptor = layout.find(image.as_ref()).map_err(Failure::local)?;
             return self.load(&Place::Layout(layout.clone()), descriptor, request).await;
         }
-        let reference: Reference =
-            request.reference.parse().map_err(|error| Failure::local(format!("{}: {error}", request.reference)))?;
+        let reference: Reference = request
+            .reference
+            .parse()
+            .map_err(|error| Failure::local(format!("{}: {error}", request.reference)))?;
         let reference = reference.with_default_tag();
         if let Some(descriptor) = self.in_store(&reference)? {
             return self.load(&Place::Store, descriptor, request).await;
@@ -201,7 +203,12 @@ impl Images {
     }
 
     /// Reads manifest and config, following indexes to the platform.
-    async fn load(&self, place: &Place, mut descriptor: Descriptor, request: &ImageRequest) -> Result<Found, Failure> {
+    async fn load(
+        &self,
+        place: &Place,
+        mut descriptor: Descriptor,
+        request: &ImageRequest,
+    ) -> Result<Found, Failure> {
         for _ in 0..MAX_DEPTH {
             let bytes = self.document(place, &descriptor).await?;
             let parsed: DocumentKind = parse(&bytes, &request.reference)?;
@@ -211,8 +218,12 @@ impl Images {
             let index: Index = parse(&bytes, &request.reference)?;
             let chosen = rbuild_oci::best_match(&index.manifests, &request.platform).ok_or_else(|| {
                 let platform = &request.platform;
-                let has: Vec<String> =
-                    index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).map(Platform::to_string).collect();
+                let has: Vec<String> = index
+                    .manifests
+                    .iter()
+                    .filter_map(|entry| entry.platform.as_ref())
+                    .map(Platform::to_string)
+                    .collect();
                 Failure::local(format!(
                     "{}: no match for platform in manifest: {platform} (it has: {})",
                     request.reference,
@@ -233,7 +244,10 @@ impl Images {
     ) -> Result<Found, Failure> {
         let manifest: Manifest = parse(bytes, &request.reference)?;
         if manifest.schema_version != 2 {
-            let problem = format!("{}: manifests of schema {} are not supported", request.reference, manifest.schema_version);
+            let problem = format!(
+                "{}: manifests of schema {} are not supported",
+                request.reference, manifest.schema_version
+            );
             return Err(Failure::local(problem));
         }
         let config = self.document(place, &manifest.config).await?;
@@ -263,7 +277,9 @@ impl Images {
             return Ok(self.store.read_blob(&descriptor.digest, MAX_DOCUMENT)?);
         }
         let bytes = match place {
-            Place::Store => return Err(Failure::local(format!("blob {} is missing in the store", descriptor.digest))),
+            Place::Store => {
+                return Err(Failure::local(format!("blob {} is missing in the store", descriptor.digest)));
+            }
             Place::Layout(layout) => layout.document(descriptor).map_err(Failure::local)?,
             Place::Registry(reference) => {
                 let kind = &descriptor.media_type;
@@ -292,7 +308,12 @@ impl Images {
         Ok(None)
     }
 
-    async fn download(&self, reference: &Reference, blob: &Descriptor, step: &StepContext) -> Result<(), OpError> {
+    async fn download(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        step: &StepContext,
+    ) -> Result<(), OpError> {
         let writer = self.store.ingest_unhashed()?;
         let mut sink = Blocking(writer);
         let name = blob.digest.to_string();
@@ -321,7 +342,8 @@ fn is_unreachable(error: &RegistryError) -> bool {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], reference: &str) -> Result<T, Failure> {
-    serde_json::from_slice(bytes).map_err(|error| Failure::local(format!("{reference}: damaged document: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Failure::local(format!("{reference}: damaged document: {error}")))
 }
 
 /// Enough of a document to tell an index from a manifest.

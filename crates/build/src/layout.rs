@@ -28,9 +28,10 @@ impl Layout {
     /// What is wrong, in words.
     pub(crate) fn find(&self, image: Option<&LayoutImage>) -> Result<Descriptor, String> {
         let path = self.dir.join("index.json");
-        let bytes = read_bounded(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
-        let index: Index =
-            serde_json::from_slice(&bytes).map_err(|error| format!("`{}` is no image index: {error}", path.display()))?;
+        let bytes =
+            read_bounded(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+        let index: Index = serde_json::from_slice(&bytes)
+            .map_err(|error| format!("`{}` is no image index: {error}", path.display()))?;
         let tag = match image {
             Some(LayoutImage::Digest(digest)) => return self.by_digest(&index, digest),
             Some(LayoutImage::Tag(tag)) => tag,
@@ -68,7 +69,8 @@ impl Layout {
     /// What is wrong, in words.
     pub(crate) fn document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, String> {
         let path = self.blob_path(&descriptor.digest);
-        let bytes = read_bounded(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+        let bytes =
+            read_bounded(&path).map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
         let found = Digest::of(&bytes);
         if found != descriptor.digest || bytes.len() as u64 != descriptor.size {
             return Err(format!("`{}` is damaged: its digest is {found}", path.display()));

@@ -15,6 +15,7 @@ mod dockerfile;
 mod error;
 mod image;
 mod images;
+mod kind;
 mod layout;
 mod lower;
 mod outputs;
@@ -26,11 +27,15 @@ pub mod time;
 
 pub use build::{BuildResult, Environment, build};
 pub use csv::csv_fields;
+pub use dockerfile::read_dockerfile;
 pub use error::{BuildError, ErrorKind};
+pub use lower::{Examined, examine};
 pub use rbuild_ir::{NetworkMode, RemoteUrl};
 pub use rbuild_layer::Compression;
+pub use rbuild_op::{Confidential, MAX_SECRET_BYTES, Secret};
 pub use rbuild_registry::ClientConfig;
 pub use rbuild_solver::NoCache;
 pub use request::{
-    BuildRequest, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext, Output,
+    BuildRequest, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext,
+    Output,
 };

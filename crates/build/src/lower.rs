@@ -1,14 +1,75 @@
 //! From the Dockerfile's text to a definition, with its reports.
 
-use crate::dockerfile::Inputs;
+use crate::build::Environment;
+use crate::dockerfile::{Inputs, read_inputs};
 use crate::error::BuildError;
 use crate::images::{Images, LAYOUT_SCHEME};
 use crate::request::{BuildRequest, NamedContext};
+use rbuild_context::Ignore;
 use rbuild_event::{Event, Reporter};
-use rbuild_frontend::{Diagnostic, LowerOptions};
+use rbuild_frontend::ast::Dockerfile;
+use rbuild_frontend::{Diagnostic, IgnoreRule, IgnoreRules, LowerOptions, Lowered, Outline};
 use rbuild_ir::Definition;
 use rbuild_oci::Platform;
+use rbuild_op::Remote;
+use rbuild_store::Store;
+use rbuild_tree::TreePath;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// A Dockerfile as a build would see it, without anything done.
+#[derive(Debug)]
+pub struct Examined {
+    /// The Dockerfile's name in messages.
+    pub name: String,
+    /// Its text; what was not UTF-8 is U+FFFD, as the places in `diagnostics` count it.
+    pub text: String,
+    /// Its tree.
+    pub dockerfile: Dockerfile,
+    /// The operations that would make the target's image; missing when any diagnostic is an error.
+    pub definition: Option<Definition>,
+    /// Errors, then warnings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The target's parameters; missing when lowering stopped at an error.
+    pub outline: Option<Outline>,
+    /// Whether an image was not found because of a registry.
+    pub registry_failed: bool,
+}
+
+/// Reads, parses and lowers what a request names; base images are resolved as for a build, nothing is executed. With
+/// `all_stages` every stage is looked at, not only those that the target needs.
+///
+/// Must run on a multi-threaded tokio runtime.
+///
+/// # Errors
+/// When there is nothing to look at (no Dockerfile, no store). Whatever is wrong with the file is in
+/// [`Examined::diagnostics`].
+pub async fn examine(
+    environment: &Environment,
+    request: &BuildRequest,
+    all_stages: bool,
+    reporter: &Reporter,
+) -> Result<Examined, BuildError> {
+    let store = Store::open(&environment.store_root)?;
+    let _lease = store.lease()?;
+    let mut request = request.clone();
+    let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
+    let cancel = CancellationToken::new();
+    let fetched = crate::remote::fetch(&mut request, &remote, &store, reporter, &cancel).await?;
+    let inputs = read_inputs(&request, fetched.main, &store)?;
+    let images = Arc::new(Images::new(store, environment.registry.clone(), &request, reporter.clone()));
+    let options = LowerOptions { all_stages, ..options(&request, &inputs) };
+    let (dockerfile, lowered) = lowered(options, &inputs, &images).await?;
+    Ok(Examined {
+        name: inputs.name.clone(),
+        text: String::from_utf8_lossy(&inputs.text).into_owned(),
+        dockerfile,
+        definition: lowered.definition,
+        diagnostics: lowered.diagnostics,
+        outline: lowered.outline,
+        registry_failed: images.registry_failed(),
+    })
+}
 
 /// Parses and lowers, resolving the base images on the way.
 pub(crate) async fn definition(
@@ -17,30 +78,56 @@ pub(crate) async fn definition(
     images: &Arc<Images>,
     reporter: &Reporter,
 ) -> Result<Definition, BuildError> {
+    let (_, lowered) = lowered(options(request, inputs), inputs, images).await?;
+    for warning in lowered.diagnostics.iter().filter(|diagnostic| !diagnostic.is_error()) {
+        reporter.report(Event::Warning { text: one_line(warning) });
+    }
+    lowered.definition.ok_or_else(|| refused(&lowered.diagnostics, inputs, images))
+}
+
+async fn lowered(
+    options: LowerOptions,
+    inputs: &Inputs,
+    images: &Arc<Images>,
+) -> Result<(Dockerfile, Lowered), BuildError> {
     let (dockerfile, mut diagnostics) = rbuild_frontend::parse(&inputs.text);
-    let options = options(request);
     if diagnostics.iter().any(Diagnostic::is_error) {
-        return Err(refused(&diagnostics, inputs, images));
+        diagnostics.extend(rbuild_frontend::syntax_warnings(&dockerfile, &diagnostics, &options));
+        return Ok((dockerfile, Lowered { diagnostics, ..Lowered::default() }));
     }
     images.prefetch(&rbuild_frontend::image_requests(&dockerfile, &options)).await;
     // Lowering may ask for images that only ONBUILD triggers name, and waits for them.
     let resolver = Arc::clone(images);
-    let lowered =
-        tokio::task::spawn_blocking(move || rbuild_frontend::lower(&dockerfile, &options, &*resolver)).await;
-    let (definition, more) = lowered.map_err(|error| BuildError::Internal(format!("lowering failed: {error}")))?;
-    diagnostics.extend(more);
-    let Some(definition) = definition else { return Err(refused(&diagnostics, inputs, images)) };
-    for warning in &diagnostics {
-        reporter.report(Event::Warning { text: one_line(warning) });
-    }
-    Ok(definition)
+    let lowering = tokio::task::spawn_blocking(move || {
+        let lowered = rbuild_frontend::examine(&dockerfile, &options, &*resolver);
+        (dockerfile, lowered)
+    });
+    let joined = lowering.await;
+    let (dockerfile, mut lowered) =
+        joined.map_err(|error| BuildError::Internal(format!("lowering failed: {error}")))?;
+    lowered.diagnostics.extend(diagnostics);
+    Ok((dockerfile, lowered))
 }
 
-fn options(request: &BuildRequest) -> LowerOptions {
+/// The ignore file for the check CopyIgnoredFile.
+fn ignore_rules(ignore: &Ignore) -> IgnoreRules {
+    let rules = ignore.rules().iter();
+    let rules = rules.map(|rule| IgnoreRule { line: rule.line, pattern: rule.pattern.clone() }).collect();
+    let (file, ignore) = (ignore.file().to_owned(), ignore.clone());
+    let excluded_by = move |path: &str| {
+        let rule = ignore.rule(&TreePath::clamped(path.as_bytes()).ok()?)?;
+        ignore.rules().iter().position(|known| known == rule)
+    };
+    IgnoreRules { file, rules, excluded_by: Arc::new(excluded_by) }
+}
+
+fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
     let contexts = request.named_contexts.iter().map(|(name, context)| {
         let context = match context {
             NamedContext::Directory(_) | NamedContext::Remote(_) => rbuild_frontend::NamedContext::Local,
-            NamedContext::OciLayout { .. } => rbuild_frontend::NamedContext::Image(format!("{LAYOUT_SCHEME}{name}")),
+            NamedContext::OciLayout { .. } => {
+                rbuild_frontend::NamedContext::Image(format!("{LAYOUT_SCHEME}{name}"))
+            }
             NamedContext::Image(reference) => rbuild_frontend::NamedContext::Image(reference.to_string()),
         };
         (name.clone(), context)
@@ -57,6 +144,8 @@ fn options(request: &BuildRequest) -> LowerOptions {
         ulimits: request.ulimits.clone(),
         contexts: contexts.collect(),
         hostname: None,
+        ignore: inputs.ignore.as_ref().map(ignore_rules),
+        all_stages: false,
     }
 }
 
@@ -64,7 +153,8 @@ fn options(request: &BuildRequest) -> LowerOptions {
 fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, images: &Images) -> BuildError {
     let text = String::from_utf8_lossy(&inputs.text);
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
-    let rendered: Vec<String> = errors.map(|error| rbuild_frontend::render(error, &inputs.name, &text)).collect();
+    let rendered: Vec<String> =
+        errors.map(|error| rbuild_frontend::render(error, &inputs.name, &text)).collect();
     let message = rendered.join("\n");
     if images.registry_failed() {
         return BuildError::Image { message, registry: true };
@@ -74,6 +164,7 @@ fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, images: &Images) -> Buil
 
 fn one_line(warning: &Diagnostic) -> String {
     let rule = warning.rule.map(|rule| format!("{rule}: ")).unwrap_or_default();
-    let line = if warning.lines.start > 0 { format!(" (line {})", warning.lines.start) } else { String::new() };
+    let line =
+        if warning.lines.start > 0 { format!(" (line {})", warning.lines.start) } else { String::new() };
     format!("{rule}{}{line}", warning.message)
 }

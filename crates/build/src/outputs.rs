@@ -46,13 +46,24 @@ pub(crate) fn title(output: &Output) -> &'static str {
 }
 
 /// Writes one output.
-pub(crate) async fn write(output: &Output, build: &Finished<'_>, step: &StepContext) -> Result<(), BuildError> {
+pub(crate) async fn write(
+    output: &Output,
+    build: &Finished<'_>,
+    step: &StepContext,
+) -> Result<(), BuildError> {
     match output {
-        Output::Oci { dest, tar } => write_image(build, dest.clone(), if *tar { Form::OciTar } else { Form::OciDir }).await,
+        Output::Oci { dest, tar } => {
+            write_image(build, dest.clone(), if *tar { Form::OciTar } else { Form::OciDir }).await
+        }
         Output::Docker(Some(dest)) => write_image(build, dest.clone(), Form::Docker).await,
         Output::Local(dir) => {
             let view = view(build, step).await?;
             let dir = dir.clone();
+            std::fs::create_dir_all(&dir).map_err(|source| BuildError::Io {
+                action: "cannot create",
+                path: dir.display().to_string(),
+                source,
+            })?;
             on_thread(move || Ok(rbuild_snapshot::export_tree(&*view, &dir)?)).await
         }
         Output::Tar(dest) => {
@@ -80,10 +91,18 @@ async fn write_image(build: &Finished<'_>, dest: Destination, form: Form) -> Res
     image.created.clone_from(&documents.created);
     let store = build.store.clone();
     on_thread(move || match (form, dest) {
-        (Form::OciDir, Destination::Path(dir)) => Ok(rbuild_export::write_oci_layout_dir(&store, &image, &dir)?),
-        (Form::OciDir, Destination::Stdout) => Err("a directory cannot be written to standard output: use tar=true".into()),
-        (Form::Docker, dest) => to_file(&dest, |file| Ok(rbuild_export::write_docker_archive(&store, &image, file)?)),
-        (Form::OciTar, dest) => to_file(&dest, |file| Ok(rbuild_export::write_oci_archive(&store, &image, file)?)),
+        (Form::OciDir, Destination::Path(dir)) => {
+            Ok(rbuild_export::write_oci_layout_dir(&store, &image, &dir)?)
+        }
+        (Form::OciDir, Destination::Stdout) => {
+            Err("a directory cannot be written to standard output: use tar=true".into())
+        }
+        (Form::Docker, dest) => {
+            to_file(&dest, |file| Ok(rbuild_export::write_docker_archive(&store, &image, file)?))
+        }
+        (Form::OciTar, dest) => {
+            to_file(&dest, |file| Ok(rbuild_export::write_oci_archive(&store, &image, file)?))
+        }
     })
     .await
 }

@@ -69,7 +69,13 @@ impl Pusher {
                 PushOutcome::Uploaded => "pushed",
             };
             let (vertex, name) = (step.vertex, format!("{what} {}", blob.digest));
-            step.reporter.report(Event::Status { vertex, name, current: blob.size, total: blob.size, done: true });
+            step.reporter.report(Event::Status {
+                vertex,
+                name,
+                current: blob.size,
+                total: blob.size,
+                done: true,
+            });
             Ok::<(), OpError>(())
         };
         cell.get_or_try_init(push).await.copied()
@@ -84,7 +90,11 @@ impl Pusher {
     }
 
     /// Pushes what is left: the config, then the manifest under every name.
-    pub(crate) async fn push_image(&self, documents: &Documents, step: &StepContext) -> Result<(), BuildError> {
+    pub(crate) async fn push_image(
+        &self,
+        documents: &Documents,
+        step: &StepContext,
+    ) -> Result<(), BuildError> {
         let config_digest = documents.config_digest;
         let media_type = rbuild_oci::media_type::OCI_CONFIG;
         let config = Descriptor::new(media_type, config_digest, documents.config.len() as u64);
@@ -92,7 +102,9 @@ impl Pusher {
         for name in &self.names {
             let kind = &documents.descriptor.media_type;
             let pushing = self.images.client().push_manifest(name, kind, &documents.manifest);
-            pushing.await.map_err(|source| BuildError::Push { name: name.to_string(), source: Box::new(source) })?;
+            pushing
+                .await
+                .map_err(|source| BuildError::Push { name: name.to_string(), source: Box::new(source) })?;
         }
         Ok(())
     }

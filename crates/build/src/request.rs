@@ -3,6 +3,7 @@
 use rbuild_ir::{NetworkMode, RemoteUrl};
 use rbuild_layer::Compression;
 use rbuild_oci::{Digest, Platform, Reference};
+use rbuild_op::Confidential;
 use rbuild_solver::NoCache;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ pub struct BuildRequest {
     pub shm_size: Option<u64>,
     /// `--allow`.
     pub entitlements: BTreeSet<Entitlement>,
+    /// `--secret` and `--ssh`; the values are already read.
+    pub confidential: Confidential,
     /// `--max-parallelism`.
     pub max_parallelism: Option<usize>,
     /// Whether digests of unchanged context files may come from the stat cache.

@@ -33,7 +33,8 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let clock = clock.split_once('.').map_or(clock, |(clock, _)| clock);
     let mut clock = clock.split(':').map(|part| part.parse::<i64>().ok());
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    let valid = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    let valid =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
     if !valid {
         return None;
     }

@@ -104,6 +104,11 @@ impl Ignore {
         &self.file
     }
 
+    /// Its patterns in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
     /// Whether it has no patterns.
     pub fn is_empty(&self) -> bool {
         self.matcher.is_empty()

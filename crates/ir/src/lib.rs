@@ -12,4 +12,6 @@ pub use op::{
     CopyOp, CopySource, ExecOp, ImageOp, MkdirOp, Mount, MountKind, NetworkMode, Op, SecurityMode, Sharing,
     Unpack,
 };
-pub use remote::{GitOp, GitTime, HttpOp, RemoteUrl, is_commit, is_commit_prefix, is_reference, percent_decoded, redacted};
+pub use remote::{
+    GitOp, GitTime, HttpOp, RemoteUrl, is_commit, is_commit_prefix, is_reference, percent_decoded, redacted,
+};

@@ -24,14 +24,23 @@ pub fn is_archive(reader: impl Read) -> Result<bool, DecompressError> {
     Ok(matches!(TarReader::new(BufReader::new(reader)).next_entry(), Ok(Some(_))))
 }
 
+/// A user's archive that was unpacked.
+#[derive(Debug)]
+pub struct UnpackedArchive {
+    /// What is in it, in order, with paths relative to the archive's root and data in the staging directory.
+    pub entries: Vec<LayerEntry>,
+    /// Those of the directories that the archive has no entry for, only entries below them; made with mode 0755, owner 0:0, time 0.
+    pub implied_parents: Vec<TreePath>,
+}
+
 /// Extracts an archive (tar, optionally gzip or zstd) into `staging`, an empty directory, and gives what is in it as
-/// entries in order, with paths relative to the archive's root and data in `staging`. Whiteout names have no meaning
+/// entries. Whiteout names have no meaning
 /// here; everything else is as in [`crate::unpack_layer`]. The archive's entry for its own root, if any, is left out.
 pub fn unpack_archive(
     reader: impl Read + Send,
     staging: &Arc<OwnedFd>,
     limits: &Limits,
-) -> Result<Vec<LayerEntry>, UnpackError> {
+) -> Result<UnpackedArchive, UnpackError> {
     let contents = unpack::extract(decompress_sniffed(reader)?, staging.as_fd(), limits)?;
     let mut collector = Collector {
         staging,
@@ -64,7 +73,7 @@ pub fn unpack_archive(
     for (path, stat, target) in found {
         collector.add(path, &stat, target);
     }
-    Ok(collector.entries)
+    Ok(UnpackedArchive { entries: collector.entries, implied_parents: contents.implied_parents })
 }
 
 fn failed(path: &TreePath, source: std::io::Error) -> UnpackError {

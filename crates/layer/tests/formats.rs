@@ -78,7 +78,7 @@ fn gnu_archives_are_read_right() {
         let args: Vec<&str> = format.iter().copied().chain(files).collect();
         let Some(tar) = gnu_tar("gnu_archives_are_read_right", dir.path(), &args) else { return };
         let (_dir, fd) = staging();
-        let entries = unpack_archive(&tar[..], &fd, &Limits::default()).unwrap();
+        let entries = unpack_archive(&tar[..], &fd, &Limits::default()).unwrap().entries;
         let mut seen = Vec::new();
         for entry in entries {
             let LayerEntryKind::Node { meta, data, .. } = entry.kind else { panic!("whiteout") };
@@ -110,7 +110,7 @@ fn gnu_tar_reads_what_is_packed() {
     let (_staging, staged) = staging();
     drop(fd);
     let entries = match unpack_archive(&tar[..], &staged, &Limits::default()) {
-        Ok(entries) => entries,
+        Ok(unpacked) => unpacked.entries,
         Err(error) => {
             println!("skipped: gnu_tar_reads_what_is_packed: cannot extract: {error}");
             return;
@@ -127,6 +127,41 @@ fn gnu_tar_reads_what_is_packed() {
     assert!(lines[0].starts_with("drwxr-xr-x 0/0") && lines[0].ends_with("ünï/"), "{list}");
     assert!(lines[1].contains("3000000000/0") && lines[1].contains("1969-12-31 23:59:55"), "{list}");
     assert!(lines[1].ends_with(&long), "{list}");
+}
+
+/// The directory an archive is unpacked into is there before it, whatever the archive says it is.
+#[test]
+fn an_archives_entry_for_its_root_is_passed_over() {
+    if !common::privileged("an_archives_entry_for_its_root_is_passed_over") {
+        return;
+    }
+    let roots = [
+        Raw::new().file("", "data of a file without a name"),
+        Raw::new().file(".", "data"),
+        Raw::new().symlink("./", "/etc"),
+        Raw::new().dir("./"),
+    ];
+    for root in roots {
+        let tar = root.file("a", "data").end();
+        let (_dir, fd) = staging();
+        let entries = unpack_archive(&tar[..], &fd, &Limits::default()).unwrap().entries;
+        let paths: Vec<String> = entries.iter().map(|entry| entry.path.to_string()).collect();
+        assert_eq!(paths, ["/a"]);
+    }
+}
+
+/// Only directories without an entry of their own are implied: where they exist already they stay as they are.
+#[test]
+fn directories_an_archive_implies() {
+    if !common::privileged("directories_an_archive_implies") {
+        return;
+    }
+    let tar = Raw::new().file("a/b/f", "").dir("c").file("c/f", "").file("late/f", "").dir("late").end();
+    let (_dir, fd) = staging();
+    let unpacked = unpack_archive(&tar[..], &fd, &Limits::default()).unwrap();
+    let mut implied: Vec<String> = unpacked.implied_parents.iter().map(ToString::to_string).collect();
+    implied.sort();
+    assert_eq!(implied, ["/a", "/a/b"]);
 }
 
 #[test]
@@ -149,7 +184,7 @@ fn entries_of_a_users_archive() {
         .end();
     for (what, data) in [("plain", tar.clone()), ("gzip", gzip(&tar)), ("zstd", zstd(&tar))] {
         let (_dir, fd) = staging();
-        let entries = unpack_archive(&data[..], &fd, &Limits::default()).unwrap();
+        let entries = unpack_archive(&data[..], &fd, &Limits::default()).unwrap().entries;
         assert_eq!(fs::read_dir(host.path()).unwrap().count(), 0, "the archive escaped");
         let find = |name: &str| {
             let found = entries

@@ -40,7 +40,9 @@ pub(crate) fn unpacked(
 /// The file of this root, if it is one and is to be unpacked.
 fn archive_of(root: &Root) -> Result<Option<File>, OpError> {
     let (RootKind::File { .. }, [entry]) = (&root.kind, root.entries.as_slice()) else { return Ok(None) };
-    let Some(data) = entry.data.as_ref().filter(|_| entry.meta.kind == FileKind::Regular) else { return Ok(None) };
+    let Some(data) = entry.data.as_ref().filter(|_| entry.meta.kind == FileKind::Regular) else {
+        return Ok(None);
+    };
     let open = |data: &DataRef| rbuild_snapshot::open_source(&data.source, &entry.source);
     if !rbuild_layer::is_archive(open(data)?)? {
         return Ok(None);
@@ -51,8 +53,8 @@ fn archive_of(root: &Root) -> Result<Option<File>, OpError> {
 fn contents(engine: &Engine, op: &CopyOp, file: File) -> Result<Selection, OpError> {
     let staged = engine.store.new_layer_dir()?;
     let dir: Arc<OwnedFd> = Arc::new(File::open(&staged.upper)?.into());
-    let entries = rbuild_layer::unpack_archive(file, &dir, &Default::default())?;
-    let named: HashSet<&TreePath> = entries.iter().map(|entry| &entry.path).collect();
+    let unpacked = rbuild_layer::unpack_archive(file, &dir, &Default::default())?;
+    let implied: HashSet<&TreePath> = unpacked.implied_parents.iter().collect();
     let ownership = match &op.chown {
         Some(chown) => {
             let (uid, gid) = OwnerSpec::parse(chown).numeric().unwrap_or((0, 0));
@@ -61,7 +63,7 @@ fn contents(engine: &Engine, op: &CopyOp, file: File) -> Result<Selection, OpErr
         None => Ownership::Keep,
     };
     let tree = DirTree::from_fd(Arc::clone(&dir));
-    let selection = rbuild_copy::select_archive(&tree, &|path| !named.contains(path), ownership)?;
+    let selection = rbuild_copy::select_archive(&tree, &|path| implied.contains(path), ownership)?;
     // The recipe reads the staged files until the layer is packed or made a directory.
     engine.keep_staged(staged);
     Ok(selection)

@@ -115,7 +115,8 @@ pub(crate) async fn lock_key(
         return Ok(lock);
     }
     let (store, key, canceled) = (store.clone(), *key, cancel.clone());
-    let waiting = tokio::task::spawn_blocking(move || store.lock_key_blocking(&key, &|| canceled.is_cancelled()));
+    let waiting =
+        tokio::task::spawn_blocking(move || store.lock_key_blocking(&key, &|| canceled.is_cancelled()));
     tokio::pin!(waiting);
     let joined = tokio::select! {
         joined = &mut waiting => joined,

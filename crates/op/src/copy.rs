@@ -59,7 +59,8 @@ impl CopyStep {
                 for (place, source) in op.sources.iter().enumerate() {
                     let CopySource::Path { from: Source::Context(name), path } = source else { continue };
                     let context = engine.settings.contexts.get(name);
-                    let context = context.ok_or_else(|| format!("internal error: no build context `{name}`"))?;
+                    let context =
+                        context.ok_or_else(|| format!("internal error: no build context `{name}`"))?;
                     let excluded_by = |path: &TreePath| context.excluded_by(path);
                     let options = Selecting::new(&op, true)?;
                     let options = SelectOptions { excluded_by: Some(&excluded_by), ..options.options(&op) };
@@ -171,7 +172,11 @@ impl Selecting {
     fn new(op: &CopyOp, own: bool) -> Result<Self, CopyError> {
         Ok(Self {
             chmod: op.chmod.as_deref().map(Chmod::parse).transpose()?,
-            exclude: if op.exclude.is_empty() { None } else { Some(rbuild_copy::exclude_matcher(&op.exclude)?) },
+            exclude: if op.exclude.is_empty() {
+                None
+            } else {
+                Some(rbuild_copy::exclude_matcher(&op.exclude)?)
+            },
             ownership: ownership(op, own),
         })
     }
@@ -236,7 +241,8 @@ impl Op for CopyStep {
         let view = self.engine.view(parent, step).await?;
         let op = Arc::clone(&self.op);
         let recipe = blocking(move || -> Result<Recipe, OpError> {
-            let owner = op.chown.as_deref().map(|chown| rbuild_copy::resolve_owner(&*view, chown)).transpose()?;
+            let owner =
+                op.chown.as_deref().map(|chown| rbuild_copy::resolve_owner(&*view, chown)).transpose()?;
             let chmod = op.chmod.as_deref().map(Chmod::parse).transpose()?;
             let (seconds, nanos) = since_epoch(now);
             let options = PlaceOptions {

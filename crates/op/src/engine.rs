@@ -2,23 +2,25 @@
 
 use crate::bridge::blocking;
 use crate::error::OpFailure;
+use crate::exec::Bound;
 use crate::fetch::{BlobFetcher, PulledLayer};
 use crate::layer::{Layer, Root, from_epoch, since_epoch};
+use crate::secret::Confidential;
 use rbuild_context::Ignore;
 use rbuild_event::Reporter;
 use rbuild_layer::{Compression, PackOptions};
 use rbuild_oci::{Descriptor, Digest, media_type};
 use rbuild_runtime::{Launcher, RuntimeError};
 use rbuild_snapshot::{ChainLayer, ChainView, DirLayer, Recipe};
-use rbuild_solver::{OpError, StepContext};
+use rbuild_solver::{NoCache, OpError, StepContext};
 use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store};
 use rbuild_tree::{LayerEntry, Tree, TreePath};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// Layers that are packed at once. Packing is parallel inside; two let one read while the other computes.
@@ -60,6 +62,10 @@ pub struct EngineSettings {
     pub shm_size: Option<u64>,
     /// Whether RUN --network=host was granted.
     pub allow_host_network: bool,
+    /// Secrets and SSH agents of RUN steps.
+    pub confidential: Confidential,
+    /// Steps whose cache mounts begin empty.
+    pub no_cache: NoCache,
     /// Fetches what ADD names by URL.
     pub remote: crate::remote::Remote,
     /// Stops all work.
@@ -81,6 +87,10 @@ pub struct Engine {
     pending: Mutex<Vec<PendingRecord>>,
     packing: Semaphore,
     made: AtomicU64,
+    /// Parts of local contexts that RUN steps mount, by context and path.
+    pub(crate) bound: Mutex<HashMap<(String, String), Arc<OnceCell<Arc<Bound>>>>>,
+    /// Directories of cache mounts that this build has emptied.
+    pub(crate) fresh_caches: Mutex<HashSet<PathBuf>>,
 }
 
 /// A record that waits until the store has the bytes of all its layers.
@@ -117,6 +127,8 @@ impl Engine {
             pending: Mutex::default(),
             packing: Semaphore::new(PACKING_AT_ONCE),
             made: AtomicU64::new(0),
+            bound: Mutex::default(),
+            fresh_caches: Mutex::default(),
         }
     }
 
@@ -195,7 +207,11 @@ impl Engine {
     }
 
     /// The layer's overlay directory, which is made if the layer is only a recipe, a blob, or in a registry.
-    pub(crate) async fn dir_of(self: &Arc<Self>, layer: &Arc<Layer>, step: &StepContext) -> Result<PathBuf, OpError> {
+    pub(crate) async fn dir_of(
+        self: &Arc<Self>,
+        layer: &Arc<Layer>,
+        step: &StepContext,
+    ) -> Result<PathBuf, OpError> {
         let dir = layer.dir.get_or_try_init(|| async {
             if let Some(dir) = self.store.layer_dir(&layer.id)? {
                 return Ok(dir);
@@ -235,7 +251,8 @@ impl Engine {
             let ingest = store.new_layer_dir()?;
             let blob = store.open_blob(&packed.descriptor.digest)?;
             let dest = std::fs::File::open(&ingest.upper)?;
-            let unpacked = rbuild_layer::unpack_layer(blob, &packed.descriptor.media_type, &dest, &Default::default())?;
+            let unpacked =
+                rbuild_layer::unpack_layer(blob, &packed.descriptor.media_type, &dest, &Default::default())?;
             if unpacked.diff_id != packed.diff_id {
                 return Err(OpFailure::WrongDiffId {
                     blob: packed.descriptor.digest,
@@ -282,13 +299,21 @@ impl Engine {
     }
 
     /// The overlay directories of a root, base first.
-    pub(crate) async fn dirs_of(self: &Arc<Self>, root: &Root, step: &StepContext) -> Result<Vec<PathBuf>, OpError> {
+    pub(crate) async fn dirs_of(
+        self: &Arc<Self>,
+        root: &Root,
+        step: &StepContext,
+    ) -> Result<Vec<PathBuf>, OpError> {
         let dirs = root.layers.iter().map(|layer| self.dir_of(layer, step));
         futures_util::future::try_join_all(dirs).await
     }
 
     /// The files of a root. Layers that are recipes are looked at as they are; all others become directories.
-    pub async fn view(self: &Arc<Self>, root: Option<&Root>, step: &StepContext) -> Result<Arc<ChainView>, OpError> {
+    pub async fn view(
+        self: &Arc<Self>,
+        root: Option<&Root>,
+        step: &StepContext,
+    ) -> Result<Arc<ChainView>, OpError> {
         let Some(root) = root else { return Ok(Arc::new(ChainView::new(Vec::new()))) };
         let view = root.view.get_or_try_init(|| async {
             let layers = root.layers.iter().map(|layer| self.chain_layer(layer, step));
@@ -298,7 +323,11 @@ impl Engine {
         view.await.cloned()
     }
 
-    async fn chain_layer(self: &Arc<Self>, layer: &Arc<Layer>, step: &StepContext) -> Result<ChainLayer, OpError> {
+    async fn chain_layer(
+        self: &Arc<Self>,
+        layer: &Arc<Layer>,
+        step: &StepContext,
+    ) -> Result<ChainLayer, OpError> {
         if let Some(recipe) = &layer.recipe {
             return Ok(ChainLayer::Recipe(Arc::clone(recipe)));
         }
@@ -408,6 +437,19 @@ impl Engine {
         content.await.copied()
     }
 
+    /// Digest of the content of all layers of a root, but for times.
+    pub(crate) async fn chain_content(
+        self: &Arc<Self>,
+        root: &Root,
+        step: &StepContext,
+    ) -> Result<Digest, OpError> {
+        let mut text = "rbuild.chain-content.v1\n".to_owned();
+        for count in 1..=root.layers.len() {
+            text.push_str(&format!("{}\n", self.content_of_top(&root.prefix(count), step).await?));
+        }
+        Ok(Digest::of(text))
+    }
+
     /// Whether two roots hold the same files but for times. Layers that both share are not looked at.
     pub(crate) async fn same_content(
         self: &Arc<Self>,
@@ -423,7 +465,9 @@ impl Engine {
                 continue;
             }
             let prefix = |root: &Root| Root::new(root.layers[..count].to_vec());
-            if self.content_of_top(&prefix(one), step).await? != self.content_of_top(&prefix(other), step).await? {
+            if self.content_of_top(&prefix(one), step).await?
+                != self.content_of_top(&prefix(other), step).await?
+            {
                 return Ok(false);
             }
         }
@@ -493,7 +537,15 @@ fn packed_layer(row: &Packed) -> PackedLayer {
 fn store_row(layer: &Layer, kind: LayerKind) -> rbuild_store::Layer {
     let (created, created_nanos) = layer.created.map_or((0, 0), since_epoch);
     let content_digest = layer.content.get().copied();
-    rbuild_store::Layer { id: layer.id, kind, content_digest, created, created_nanos, bytes: 0, has_dir: false }
+    rbuild_store::Layer {
+        id: layer.id,
+        kind,
+        content_digest,
+        created,
+        created_nanos,
+        bytes: 0,
+        has_dir: false,
+    }
 }
 
 fn written_row(layer: &Layer) -> rbuild_store::Layer {
@@ -503,8 +555,15 @@ fn written_row(layer: &Layer) -> rbuild_store::Layer {
 fn pulled_rows(packed: &PackedLayer) -> Batch {
     let id = packed.diff_id;
     let kind = LayerKind::Pulled;
-    let layer =
-        rbuild_store::Layer { id, kind, content_digest: Some(id), created: 0, created_nanos: 0, bytes: 0, has_dir: false };
+    let layer = rbuild_store::Layer {
+        id,
+        kind,
+        content_digest: Some(id),
+        created: 0,
+        created_nanos: 0,
+        bytes: 0,
+        has_dir: false,
+    };
     Batch::new().layer(layer).packed(Packed {
         layer: id,
         codec: PULLED.to_owned(),

@@ -27,8 +27,21 @@ pub enum OpFailure {
     /// Something that a later version does.
     #[error("{0} is not supported yet")]
     NotSupported(String),
+    /// A RUN needs a secret that the build was not given.
+    #[error("secret {0}: not found: give it with --secret id={0},src=FILE or --secret id={0},env=VARIABLE")]
+    NoSecret(String),
+    /// A RUN needs an SSH agent that the build was not given.
+    #[error(
+        "ssh agent {0}: not found: give it with --ssh {0} (the agent of $SSH_AUTH_SOCK) or --ssh {0}=SOCKET"
+    )]
+    NoAgent(String),
+    /// What a RUN wants to mount is not there.
+    #[error("cannot mount {0}")]
+    MountSource(String),
     /// The blob of a layer is neither here nor known to any source.
-    #[error("layer {0} is not in the store and no source has it: remove the image that refers to it and build again")]
+    #[error(
+        "layer {0} is not in the store and no source has it: remove the image that refers to it and build again"
+    )]
     LayerLost(rbuild_oci::Digest),
     /// A blob does not unpack to what its image says.
     #[error("layer {blob} unpacks to {found}, but the image config says {expected}: the image is damaged")]
@@ -61,7 +74,9 @@ pub enum OpFailure {
         found: String,
     },
     /// Git cannot be given this.
-    #[error("{remote}: `{reference}` or its checksum is not something git could look up: name a branch, a tag or a commit")]
+    #[error(
+        "{remote}: `{reference}` or its checksum is not something git could look up: name a branch, a tag or a commit"
+    )]
     BadGitReference {
         /// The repository.
         remote: String,
@@ -69,7 +84,9 @@ pub enum OpFailure {
         reference: String,
     },
     /// The repository has no such thing.
-    #[error("{remote}: repository does not contain ref {reference}: check the name of the branch, tag or commit")]
+    #[error(
+        "{remote}: repository does not contain ref {reference}: check the name of the branch, tag or commit"
+    )]
     NoGitReference {
         /// The repository.
         remote: String,

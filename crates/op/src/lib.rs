@@ -25,13 +25,15 @@ mod layer;
 mod logs;
 mod mkdir;
 mod remote;
+mod secret;
 
 pub use cache::LayerCache;
 pub use engine::{Engine, EngineSettings, LocalSource, PackedLayer};
 pub use error::OpFailure;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};
-pub use remote::{HttpFile, NoCredentials, Remote, RemoteCredentials};
+pub use remote::{HttpFile, Remote};
+pub use secret::{Confidential, MAX_SECRET_BYTES, Secret};
 
 use rbuild_ir::Vertex;
 use rbuild_solver::Op;
@@ -42,7 +44,7 @@ pub fn operation(engine: &Arc<Engine>, vertex: &Vertex) -> Arc<dyn Op<Output = R
     let engine = Arc::clone(engine);
     match &vertex.op {
         rbuild_ir::Op::Image(op) => Arc::new(image::ImageStep::new(engine, op.clone())),
-        rbuild_ir::Op::Exec(op) => Arc::new(exec::ExecStep::new(engine, op.clone())),
+        rbuild_ir::Op::Exec(op) => Arc::new(exec::ExecStep::new(engine, op.clone(), vertex.stage.clone())),
         rbuild_ir::Op::Copy(op) => Arc::new(copy::CopyStep::new(engine, op.clone())),
         rbuild_ir::Op::Http(op) => Arc::new(http::HttpStep::new(engine, op.clone())),
         rbuild_ir::Op::Git(op) => Arc::new(git::GitStep::new(engine, op.clone())),

@@ -40,9 +40,11 @@ impl Op for MkdirStep {
         let view = self.engine.view(inputs.parent.as_ref(), step).await?;
         let op = self.op.clone();
         let recipe = blocking(move || -> Result<Recipe, OpError> {
-            let owner = if op.user.is_empty() { (0, 0) } else { rbuild_copy::resolve_owner(&*view, &op.user)? };
+            let owner =
+                if op.user.is_empty() { (0, 0) } else { rbuild_copy::resolve_owner(&*view, &op.user)? };
             let (seconds, nanos) = since_epoch(now);
-            let time = op.epoch.map_or(Timestamp { seconds, nanos }, |seconds| Timestamp { seconds, nanos: 0 });
+            let time =
+                op.epoch.map_or(Timestamp { seconds, nanos }, |seconds| Timestamp { seconds, nanos: 0 });
             Ok(Recipe::new(rbuild_copy::mkdir_entries(&*view, &op.path, owner, time)?)?)
         });
         let layer = Layer::described(self.engine.new_layer_id(), now, recipe.await?);

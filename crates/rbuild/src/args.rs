@@ -21,6 +21,12 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile (the default command: `rbuild -t app .`)
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
+    /// Check a Dockerfile for mistakes, without building
+    Check(CheckArgs),
+    /// Show what a build would do: its steps, the image's config, and what could be better
+    Plan(PlanArgs),
+    /// Show a Dockerfile's syntax tree
+    Ast(AstArgs),
     /// List images
     Images(ImagesArgs),
     /// Show an image's config and layers as JSON
@@ -38,10 +44,106 @@ pub(crate) enum Command {
 }
 
 /// Names and aliases of the commands; anything else as the first argument means `build`.
-pub(crate) const COMMANDS: &[&str] =
-    &["build", "b", "images", "inspect", "history", "tag", "rmi", "prune", "version", "help"];
+pub(crate) const COMMANDS: &[&str] = &[
+    "build", "b", "check", "plan", "ast", "images", "inspect", "history", "tag", "rmi", "prune", "version",
+    "help",
+];
+
+/// Which Dockerfile is meant, and how it would be built.
+#[derive(Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// Build context: a directory, or `-` for a tar archive or a Dockerfile on standard input
+    #[arg(value_name = "PATH | -", default_value = ".")]
+    pub(crate) context: OsString,
+    /// The Dockerfile [default: PATH/Dockerfile]; `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<OsString>,
+    /// Set a build-time variable; without a value it is taken from the environment
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Additional build context: a directory, oci-layout://DIR[:TAG|@DIGEST] or docker-image://REFERENCE
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+    /// Stage to look at
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Platform of the result, as os/arch[/variant]
+    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
+    pub(crate) platform: Vec<String>,
+}
+
+impl SourceArgs {
+    /// The build that they describe.
+    pub(crate) fn build(&self) -> BuildArgs {
+        BuildArgs {
+            context: Some(self.context.clone()),
+            file: self.file.clone(),
+            build_arg: self.build_arg.clone(),
+            build_context: self.build_context.clone(),
+            target: self.target.clone(),
+            platform: self.platform.clone(),
+            network: "default".into(),
+            ..BuildArgs::default()
+        }
+    }
+}
 
 #[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// How to report
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: ReportFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// How to report
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: TextOrJson,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AstArgs {
+    /// Build context: a directory, or `-` for a Dockerfile on standard input
+    #[arg(value_name = "PATH | -", default_value = ".")]
+    pub(crate) context: OsString,
+    /// The Dockerfile [default: PATH/Dockerfile]; `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<OsString>,
+    /// `json`, or `sexp` for BuildKit's S-expressions
+    #[arg(long, value_enum, default_value = "json")]
+    pub(crate) format: AstFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people
+    Text,
+    /// BuildKit's lint result
+    Json,
+    /// SARIF 2.1.0, for code scanners
+    Sarif,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextOrJson {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AstFormat {
+    Json,
+    Sexp,
+}
+
+#[derive(Debug, Default, Args)]
 pub(crate) struct BuildArgs {
     /// Build context: a directory, a git repository or URL, or `-` for a tar archive or a Dockerfile on standard input
     #[arg(value_name = "PATH | URL | -")]
@@ -89,7 +191,14 @@ pub(crate) struct BuildArgs {
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// How to show progress
-    #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", hide_env = true, value_name = "TYPE", default_value = "auto")]
+    #[arg(
+        long,
+        value_enum,
+        env = "BUILDKIT_PROGRESS",
+        hide_env = true,
+        value_name = "TYPE",
+        default_value = "auto"
+    )]
     pub(crate) progress: ProgressArg,
     /// Write the image's digest to a file
     #[arg(long, value_name = "FILE")]
@@ -119,12 +228,19 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) no_stat_cache: bool,
 
+    /// Do not build: `check` for mistakes, show the `outline` of parameters, the `targets`, or the `plan` [,format=json]
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) call: Option<String>,
+    /// Check for mistakes instead of building (same as --call=check)
+    #[arg(long)]
+    pub(crate) check: bool,
+
     #[command(flatten)]
     pub(crate) legacy: LegacyArgs,
 }
 
 /// Flags of older builders that have no meaning any more (D-021).
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct LegacyArgs {
     #[arg(long, hide = true)]
     pub(crate) compress: bool,
@@ -144,9 +260,10 @@ pub(crate) struct LegacyArgs {
     pub(crate) debug: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressArg {
     /// tty on a terminal, else plain
+    #[default]
     Auto,
     /// Live view
     Tty,

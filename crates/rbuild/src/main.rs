@@ -39,6 +39,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let root = command::store_root(cli.root)?;
     match cli.command {
         Command::Build(args) => command::build::run(&root, &args),
+        Command::Check(args) => command::check::run(&root, &args),
+        Command::Plan(args) => command::plan::run(&root, &args),
+        Command::Ast(args) => command::ast::run(&args),
         Command::Images(args) => command::images::run(&root, &args),
         Command::Inspect(args) => command::inspect::run(&root, &args),
         Command::History(args) => command::history::run(&root, &args),

@@ -4,8 +4,8 @@ use crate::args::BuildArgs;
 use crate::exit::Usage;
 use anyhow::{Context as _, Result};
 use rbuild_build::{
-    BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext,
-    NetworkMode, NoCache, Output, RemoteUrl,
+    BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
+    NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
 };
 use rbuild_frontend::gitref::{GitRef, GitRefError};
 use rbuild_oci::{Platform, Reference};
@@ -46,6 +46,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
         shm_size: args.shm_size.as_deref().map(bytes).transpose()?,
         entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?,
+        confidential: Default::default(),
         max_parallelism: args.max_parallelism,
         stat_cache: !args.no_stat_cache,
         compression: Compression::default(),
@@ -66,7 +67,10 @@ fn sources(args: &BuildArgs) -> Result<Sources> {
     let file_is_stdin = args.file.as_deref() == Some(OsStr::new("-"));
     if context == "-" {
         if file_is_stdin {
-            return Err(Usage::new("invalid argument: can't use stdin for both build context and dockerfile").into());
+            return Err(Usage::new(
+                "invalid argument: can't use stdin for both build context and dockerfile",
+            )
+            .into());
         }
         return context_from_stdin(args.file.as_deref());
     }
@@ -78,7 +82,11 @@ fn sources(args: &BuildArgs) -> Result<Sources> {
         None => DockerfileSource::Default,
         Some(_) if file_is_stdin => {
             let mut text = Vec::new();
-            std::io::stdin().lock().take(MAX_DOCKERFILE + 1).read_to_end(&mut text).context("reading the Dockerfile from standard input")?;
+            std::io::stdin()
+                .lock()
+                .take(MAX_DOCKERFILE + 1)
+                .read_to_end(&mut text)
+                .context("reading the Dockerfile from standard input")?;
             if text.len() as u64 > MAX_DOCKERFILE {
                 return Err(Usage::new("the Dockerfile on standard input is larger than 64 MiB").into());
             }
@@ -122,7 +130,10 @@ fn is_url(text: &str) -> bool {
 fn context_from_stdin(file: Option<&OsStr>) -> Result<Sources> {
     let mut stdin = std::io::stdin().lock();
     if stdin.is_terminal() {
-        return Err(Usage::new("standard input is a terminal: pipe a Dockerfile or a tar archive into `rbuild -`").into());
+        return Err(Usage::new(
+            "standard input is a terminal: pipe a Dockerfile or a tar archive into `rbuild -`",
+        )
+        .into());
     }
     let mut start = Vec::new();
     (&mut stdin).take(512).read_to_end(&mut start).context("reading the context from standard input")?;
@@ -132,13 +143,21 @@ fn context_from_stdin(file: Option<&OsStr>) -> Result<Sources> {
             return Err(Usage::new(problem).into());
         }
         let mut text = start;
-        stdin.take(MAX_DOCKERFILE).read_to_end(&mut text).context("reading the Dockerfile from standard input")?;
+        stdin
+            .take(MAX_DOCKERFILE)
+            .read_to_end(&mut text)
+            .context("reading the Dockerfile from standard input")?;
         let dockerfile = DockerfileSource::Text { name: "<stdin>".into(), text };
         return Ok((ContextSource::Empty, dockerfile, None));
     }
-    let mut spool = tempfile::NamedTempFile::new().context("creating a file for the context from standard input")?;
-    spool.write_all(&start).and_then(|()| std::io::copy(&mut stdin, &mut spool).map(drop)).context("spooling the context from standard input")?;
-    let dockerfile = file.map_or(DockerfileSource::Default, |file| DockerfileSource::Path(PathBuf::from(file)));
+    let mut spool =
+        tempfile::NamedTempFile::new().context("creating a file for the context from standard input")?;
+    spool
+        .write_all(&start)
+        .and_then(|()| std::io::copy(&mut stdin, &mut spool).map(drop))
+        .context("spooling the context from standard input")?;
+    let dockerfile =
+        file.map_or(DockerfileSource::Default, |file| DockerfileSource::Path(PathBuf::from(file)));
     Ok((ContextSource::Archive(spool.path().to_owned()), dockerfile, Some(spool)))
 }
 
@@ -197,7 +216,9 @@ fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(Strin
                 found.retain(|(earlier, _)| earlier != key);
                 found.push((key.to_owned(), value));
             }
-            None => warnings.push(format!("--build-arg {key} has no value: it is not set in the environment")),
+            None => {
+                warnings.push(format!("--build-arg {key} has no value: it is not set in the environment"))
+            }
         }
     }
     Ok(found)
@@ -227,7 +248,10 @@ fn platform(given: &[String]) -> Result<Option<Platform>> {
     let mut all = given.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty());
     let Some(first) = all.next() else { return Ok(None) };
     if all.next().is_some() {
-        return Err(Usage::new("building for several platforms at once is not supported yet: give one --platform").into());
+        return Err(Usage::new(
+            "building for several platforms at once is not supported yet: give one --platform",
+        )
+        .into());
     }
     if first == "local" {
         return Ok(Some(Platform::host()));
@@ -278,7 +302,8 @@ fn ulimit(text: &str) -> Result<String> {
 
 /// Sizes with the units b, k, m, g, t (powers of 1024).
 fn bytes(text: &str) -> Result<u64> {
-    let problem = || Usage::new(format!("invalid size `{text}`: expected a number with an optional unit b, k, m or g"));
+    let problem =
+        || Usage::new(format!("invalid size `{text}`: expected a number with an optional unit b, k, m or g"));
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
@@ -297,7 +322,10 @@ fn entitlement(text: &str) -> Result<Entitlement> {
     match text {
         "network.host" => Ok(Entitlement::NetworkHost),
         "security.insecure" => Ok(Entitlement::SecurityInsecure),
-        _ => Err(Usage::new(format!("invalid entitlement \"{text}\": use network.host or security.insecure")).into()),
+        _ => {
+            Err(Usage::new(format!("invalid entitlement \"{text}\": use network.host or security.insecure"))
+                .into())
+        }
     }
 }
 
@@ -309,8 +337,9 @@ fn named_context(text: &str) -> Result<(String, NamedContext)> {
         return Ok((name.to_owned(), oci_layout(layout)?));
     }
     if let Some(image) = value.strip_prefix("docker-image://") {
-        let reference: Reference =
-            image.parse().map_err(|error| Usage::new(format!("invalid --build-context `{text}`: {error}")))?;
+        let reference: Reference = image
+            .parse()
+            .map_err(|error| Usage::new(format!("invalid --build-context `{text}`: {error}")))?;
         return Ok((name.to_owned(), NamedContext::Image(reference.with_default_tag())));
     }
     if let Some(url) = remote(value) {
@@ -318,7 +347,9 @@ fn named_context(text: &str) -> Result<(String, NamedContext)> {
     }
     let dir = PathBuf::from(value);
     if !dir.is_dir() {
-        return Err(Usage::new(format!("--build-context `{name}`: path \"{value}\" is not a directory")).into());
+        return Err(
+            Usage::new(format!("--build-context `{name}`: path \"{value}\" is not a directory")).into()
+        );
     }
     Ok((name.to_owned(), NamedContext::Directory(dir)))
 }
@@ -326,7 +357,10 @@ fn named_context(text: &str) -> Result<(String, NamedContext)> {
 fn oci_layout(text: &str) -> Result<NamedContext> {
     if let Some((dir, digest)) = text.split_once('@') {
         let digest = digest.parse().map_err(|error| Usage::new(format!("oci-layout://{text}: {error}")))?;
-        return Ok(NamedContext::OciLayout { dir: PathBuf::from(dir), image: Some(LayoutImage::Digest(digest)) });
+        return Ok(NamedContext::OciLayout {
+            dir: PathBuf::from(dir),
+            image: Some(LayoutImage::Digest(digest)),
+        });
     }
     // A colon may belong to a directory's name, or to a reference with a registry's port.
     if Path::new(text).is_dir() {
@@ -348,7 +382,8 @@ fn output(text: &str) -> Result<Output> {
     if !text.contains('=') {
         return Ok(Output::Local(PathBuf::from(text)));
     }
-    let fields = rbuild_build::csv_fields(text).map_err(|error| Usage::new(format!("invalid --output `{text}`: {error}")))?;
+    let fields = rbuild_build::csv_fields(text)
+        .map_err(|error| Usage::new(format!("invalid --output `{text}`: {error}")))?;
     let mut options = std::collections::BTreeMap::new();
     for field in fields {
         let (key, value) = field.split_once('=').unwrap_or((&field, "true"));
@@ -357,14 +392,22 @@ fn output(text: &str) -> Result<Output> {
     let kind = options.remove("type").unwrap_or_else(|| "local".into());
     let output = output_of(&kind, text, &mut options)?;
     if let Some(unknown) = options.keys().next() {
-        return Err(Usage::new(format!("invalid --output `{text}`: unknown option `{unknown}` for type {kind}")).into());
+        return Err(Usage::new(format!(
+            "invalid --output `{text}`: unknown option `{unknown}` for type {kind}"
+        ))
+        .into());
     }
     Ok(output)
 }
 
-fn output_of(kind: &str, text: &str, options: &mut std::collections::BTreeMap<String, String>) -> Result<Output> {
+fn output_of(
+    kind: &str,
+    text: &str,
+    options: &mut std::collections::BTreeMap<String, String>,
+) -> Result<Output> {
     let dest = options.remove("dest");
-    let required = || dest.clone().ok_or_else(|| Usage::new(format!("invalid --output `{text}`: dest is required")));
+    let required =
+        || dest.clone().ok_or_else(|| Usage::new(format!("invalid --output `{text}`: dest is required")));
     match kind {
         "local" => Ok(Output::Local(PathBuf::from(required()?))),
         "tar" => Ok(Output::Tar(destination(&dest.unwrap_or_else(|| "-".into()))?)),
@@ -376,14 +419,17 @@ fn output_of(kind: &str, text: &str, options: &mut std::collections::BTreeMap<St
         }
         "docker" => Ok(Output::Docker(dest.as_deref().map(destination).transpose()?)),
         "image" | "registry" => {
-            let push = options.remove("push").map(|text| boolean(&text)).transpose()?.unwrap_or(kind == "registry");
+            let push =
+                options.remove("push").map(|text| boolean(&text)).transpose()?.unwrap_or(kind == "registry");
             let names = options.remove("name").unwrap_or_default();
             let names = names.split(',').filter(|name| !name.is_empty()).map(tag).collect::<Result<_>>()?;
             Ok(Output::Image { names, push })
         }
         "cacheonly" => Ok(Output::CacheOnly),
         _ => {
-            let problem = format!("invalid --output `{text}`: unknown type `{kind}`: use oci, docker, local, tar, image, registry or cacheonly");
+            let problem = format!(
+                "invalid --output `{text}`: unknown type `{kind}`: use oci, docker, local, tar, image, registry or cacheonly"
+            );
             Err(Usage::new(problem).into())
         }
     }
@@ -403,7 +449,8 @@ fn destination(text: &str) -> Result<Destination> {
 
 fn stdout() -> Result<Destination> {
     if std::io::stdout().is_terminal() {
-        let problem = "refusing to write an archive to a terminal: redirect standard output or give dest=FILE";
+        let problem =
+            "refusing to write an archive to a terminal: redirect standard output or give dest=FILE";
         return Err(Usage::new(problem).into());
     }
     Ok(Destination::Stdout)

@@ -9,10 +9,25 @@ use rustix::io::Errno;
 use crate::{DEFAULT_PATH, RuntimeError, Spec, sys};
 
 /// The environment of the step: of each name the last value, then `PATH` and `HOME` when absent.
-pub(crate) fn environment(spec: &Spec, home: &str) -> Vec<(String, String)> {
+pub(crate) fn environment(
+    spec: &Spec,
+    secrets: &[Vec<u8>],
+    home: &str,
+) -> Result<Vec<(String, String)>, RuntimeError> {
     let mut env: Vec<(String, String)> = Vec::with_capacity(spec.env.len() + 2);
     let mut places = std::collections::HashMap::with_capacity(spec.env.len());
-    for (name, value) in &spec.env {
+    let secret = |(name, place): &(String, usize)| {
+        let value = secrets.get(*place).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
+        let problem = || {
+            let message =
+                format!("the secret for the variable {name} is not UTF-8 without NUL; use it as a file");
+            RuntimeError::invalid("env", message)
+        };
+        let value = value.filter(|text| !text.contains('\0')).ok_or_else(problem)?;
+        Ok((name.clone(), value))
+    };
+    let secret = spec.secret_env.iter().map(secret).collect::<Result<Vec<_>, RuntimeError>>()?;
+    for (name, value) in spec.env.iter().chain(&secret) {
         match places.get(name) {
             Some(&i) => {
                 let entry: &mut (String, String) = &mut env[i];
@@ -29,7 +44,7 @@ pub(crate) fn environment(spec: &Spec, home: &str) -> Vec<(String, String)> {
             env.push((name.to_owned(), value.to_owned()));
         }
     }
-    env
+    Ok(env)
 }
 
 fn error(name: &str, why: &str, code: i32) -> RuntimeError {

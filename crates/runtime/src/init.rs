@@ -39,8 +39,10 @@ pub fn init_main() -> ! {
     // Signals from the terminal are for the builder, which decides what becomes of the steps.
     let _ = setsid();
     umask(Mode::empty());
-    let report = match wire::receive::<Spec>(&mut control) {
-        Ok(spec) => run(&spec, &control),
+    let order =
+        wire::receive::<Spec>(&mut control).and_then(|spec| Ok((spec, wire::receive_secrets(&mut control)?)));
+    let report = match order {
+        Ok((spec, secrets)) => run(&spec, &secrets, &control),
         // The builder is gone before it said anything.
         Err(_) => sys::exit_now(MISUSE),
     };
@@ -49,14 +51,14 @@ pub fn init_main() -> ! {
     sys::exit_now(0)
 }
 
-fn run(spec: &Spec, control: &UnixStream) -> Report {
+fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
     spec.validate()?;
     let scratch = Scratch { upper: spec.upper.clone(), work: spec.work.clone() };
     let root = overlay::mount_chain(&spec.lower, Some(&scratch))?;
     let identity = user::resolve_in_root(root.as_fd(), &spec.user)?;
     make_directory(root.as_fd(), &spec.cwd)?;
-    let mounts = mounts::prepare(spec)?;
-    let env = exec::environment(spec, &identity.home);
+    let mounts = mounts::prepare(spec, secrets)?;
+    let env = exec::environment(spec, secrets, &identity.home)?;
 
     let ready = Cell::new(false);
     let plan = Plan { spec, root: &root, mounts: &mounts, identity: &identity, env: &env, ready: &ready };

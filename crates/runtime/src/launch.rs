@@ -84,6 +84,19 @@ impl Launcher {
     /// # Errors
     /// [`RuntimeError::InvalidSpec`], [`RuntimeError::Spawn`].
     pub fn spawn(&self, spec: &Spec, io: StepIo) -> Result<RunningStep, RuntimeError> {
+        self.spawn_with_secrets(spec, &[], io)
+    }
+
+    /// [`spawn`](Self::spawn) with values that `spec` refers to by their place in `secrets`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::InvalidSpec`], [`RuntimeError::Spawn`].
+    pub fn spawn_with_secrets(
+        &self,
+        spec: &Spec,
+        secrets: &[&[u8]],
+        io: StepIo,
+    ) -> Result<RunningStep, RuntimeError> {
         spec.validate()?;
         let (control, theirs) = UnixStream::pair().map_err(|e| spawn_error("create a socket", e))?;
         // The path is resolved in the child just before descriptors that close on exec are closed.
@@ -95,7 +108,8 @@ impl Launcher {
         // Our copy of its end of the socket goes with `command`.
         drop(command);
         let mut step = RunningStep { child, control: Arc::new(control), reaped: false };
-        match wire::send(&mut &*step.control, spec) {
+        let told = wire::send(&mut &*step.control, spec);
+        match told.and_then(|()| wire::send_secrets(&mut &*step.control, secrets)) {
             Ok(()) => Ok(step),
             Err(e) => Err(step.lost(e)),
         }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs, mkdirat, openat};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fstatfs, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -10,21 +10,31 @@ use crate::error::Context;
 use crate::overlay::mount_chain;
 use crate::resolve::{Leaf, PROC_SUPER_MAGIC, create_in_root, open_in_root, open_source};
 use crate::stubs::Stub;
-use crate::system::{attach, clone_at, new_filesystem, parking_place};
-use crate::{MountKind, MountSpec, RuntimeError, Spec, sys};
+use crate::system::{attach, clone_at, new_filesystem, new_memory_filesystem, parking_place};
+use crate::{FileContent, MountKind, MountSpec, RuntimeError, Spec, sys};
 
 /// A mount that is made and waits to be attached.
 struct Prepared {
-    mount: OwnedFd,
+    origin: Origin,
     /// What to attach of it; empty for all.
     subpath: String,
     target: String,
 }
 
+/// Which filesystem a mount is a part of.
+enum Origin {
+    Own(OwnedFd),
+    /// One of those of [`PreparedMounts`].
+    Private,
+    Scripts,
+}
+
 /// Mounts made before the step's namespaces, all attached nowhere.
 pub(crate) struct PreparedMounts {
-    /// A tmpfs with `hosts`, `resolv.conf` and the empty directory `blank`.
+    /// A tmpfs with `hosts`, `resolv.conf`, the empty directory `blank` and the files of the spec.
     private: OwnedFd,
+    /// A tmpfs with those files of the spec that may be executed.
+    scripts: Option<OwnedFd>,
     mounts: Vec<Prepared>,
 }
 
@@ -36,21 +46,68 @@ pub(crate) struct Ready<'a> {
 }
 
 /// Opens every source and makes every filesystem, while the host's paths are still there.
-pub(crate) fn prepare(spec: &Spec) -> Result<PreparedMounts, RuntimeError> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let private =
-        new_filesystem("tmpfs", &[("mode", "755")], attributes).context("mount", "a tmpfs for /etc/hosts")?;
+pub(crate) fn prepare(spec: &Spec, secrets: &[Vec<u8>]) -> Result<PreparedMounts, RuntimeError> {
+    let private = memory(MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
     for (name, content) in [("resolv.conf", &spec.resolv_conf), ("hosts", &spec.hosts)] {
         write_file(private.as_fd(), name, content).context("provide", format!("/etc/{name}"))?;
     }
     mkdirat(&private, "blank", Mode::from_raw_mode(0o555))
         .context("create", "an empty directory for masks")?;
-    sys::set_mount_attributes(private.as_fd(), sys::attr::RDONLY, false)
-        .context("make read-only", "/etc/hosts")?;
-    let mounts = spec.mounts.iter().map(prepare_one).collect::<Result<_, _>>()?;
-    Ok(PreparedMounts { private, mounts })
+    let mut scripts = None;
+    let mut mounts = Vec::with_capacity(spec.mounts.len());
+    for (number, mount) in spec.mounts.iter().enumerate() {
+        mounts.push(match &mount.kind {
+            MountKind::File { executable, .. } => {
+                let (origin, dir) = match (executable, &mut scripts) {
+                    (false, _) => (Origin::Private, &private),
+                    (true, Some(made)) => (Origin::Scripts, &*made),
+                    (true, none) => (Origin::Scripts, &*none.insert(memory(MountAttrFlags::empty())?)),
+                };
+                let subpath = format!("file.{number}");
+                provide(dir.as_fd(), &subpath, mount, secrets)?;
+                Prepared { origin, subpath, target: mount.target.clone() }
+            }
+            _ => prepare_one(mount)?,
+        });
+    }
+    for tmpfs in [Some(&private), scripts.as_ref()].into_iter().flatten() {
+        sys::set_mount_attributes(tmpfs.as_fd(), sys::attr::RDONLY, false)
+            .context("make read-only", "the step's own files")?;
+    }
+    Ok(PreparedMounts { private, scripts, mounts })
+}
+
+/// A tmpfs for files of this step, not to be swapped out where the kernel knows how (Linux 6.4).
+fn memory(attributes: MountAttrFlags) -> Result<OwnedFd, RuntimeError> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | attributes;
+    let make = |options: &[(&str, &str)], noswap| new_memory_filesystem(options, noswap, attributes);
+    make(&[("mode", "755")], true)
+        .or_else(|_| make(&[("mode", "755")], false))
+        .context("mount", "a tmpfs for the step's own files")
+}
+
+/// Writes a [`MountKind::File`] as `name` below `dir`.
+fn provide(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    mount: &MountSpec,
+    secrets: &[Vec<u8>],
+) -> Result<(), RuntimeError> {
+    let MountKind::File { content, mode, uid, gid, .. } = &mount.kind else { return Ok(()) };
+    let bytes = match content {
+        FileContent::Text(text) => text.as_bytes(),
+        FileContent::Secret(place) => secrets.get(*place).map(Vec::as_slice).ok_or_else(|| {
+            RuntimeError::invalid("mounts", format!("there is no secret number {place} for {}", mount.target))
+        })?,
+    };
+    let write = || -> Result<(), std::io::Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mut file = std::fs::File::from(openat(dir, name, flags, Mode::from_raw_mode(0o600))?);
+        std::io::Write::write_all(&mut file, bytes)?;
+        fchown(&file, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
+        Ok(fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?)
+    };
+    write().context("provide", &mount.target)
 }
 
 fn write_file(dir: BorrowedFd<'_>, name: &str, content: &str) -> Result<(), std::io::Error> {
@@ -84,10 +141,13 @@ fn prepare_one(spec: &MountSpec) -> Result<Prepared, RuntimeError> {
             below.clone_from(subpath);
             (mount_chain(lower, scratch.as_ref())?, readonly)
         }
+        MountKind::File { .. } => {
+            return Err(RuntimeError::invalid("mounts", "a file is provided, not mounted by itself"));
+        }
     };
     sys::set_mount_attributes(mount.as_fd(), sys::attr::NODEV | attributes, false)
         .context("set mount attributes of", &spec.target)?;
-    Ok(Prepared { mount, subpath: below, target: spec.target.clone() })
+    Ok(Prepared { origin: Origin::Own(mount), subpath: below, target: spec.target.clone() })
 }
 
 impl PreparedMounts {
@@ -102,14 +162,25 @@ impl PreparedMounts {
         let blank =
             clone_at(self.private.as_fd(), "blank").context("provide", "an empty directory for masks")?;
         attach(blank.as_fd(), place.as_fd()).context("attach", "an empty directory for masks")?;
-        for Prepared { mount, subpath, target } in &self.mounts {
-            let part = if subpath.is_empty() {
-                rustix::io::fcntl_dupfd_cloexec(mount, 3).context("open mount source", target)?
-            } else {
-                attach(mount.as_fd(), place.as_fd()).context("attach", subpath)?;
-                let below = open_in_root(mount.as_fd(), subpath, OFlags::PATH)
-                    .context("open mount source", subpath)?;
-                clone_at(below.as_fd(), "").context("mount", subpath)?
+        if let Some(scripts) = &self.scripts {
+            attach(scripts.as_fd(), place.as_fd()).context("attach", "a tmpfs for scripts")?;
+        }
+        for Prepared { origin, subpath, target } in &self.mounts {
+            let part = match origin {
+                Origin::Own(mount) if subpath.is_empty() => {
+                    rustix::io::fcntl_dupfd_cloexec(mount, 3).context("open mount source", target)?
+                }
+                Origin::Own(mount) => {
+                    attach(mount.as_fd(), place.as_fd()).context("attach", subpath)?;
+                    let below = open_in_root(mount.as_fd(), subpath, OFlags::PATH)
+                        .context("open mount source", subpath)?;
+                    clone_at(below.as_fd(), "").context("mount", subpath)?
+                }
+                Origin::Private => clone_at(self.private.as_fd(), subpath).context("provide", target)?,
+                Origin::Scripts => {
+                    let scripts = self.scripts.as_ref().unwrap_or(&self.private);
+                    clone_at(scripts.as_fd(), subpath).context("provide", target)?
+                }
             };
             mounts.push((part, target));
         }

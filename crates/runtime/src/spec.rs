@@ -32,6 +32,10 @@ pub struct Spec {
     pub args: Vec<String>,
     /// Environment, in order; of a name that appears twice the last value counts. `PATH` and `HOME` are added when absent.
     pub env: Vec<(String, String)>,
+    /// Further variables, after `env`, whose values are secrets: their places among those given to
+    /// [`Launcher::spawn_with_secrets`](crate::Launcher::spawn_with_secrets).
+    #[serde(default)]
+    pub secret_env: Vec<(String, usize)>,
     /// Working directory, absolute inside the root; created 0755 root:root when missing.
     pub cwd: String,
     /// As `USER` is written: name or id, optionally `:group`. Empty is root. Resolved in the root's own files.
@@ -71,6 +75,7 @@ impl Spec {
             work,
             args,
             env: Vec::new(),
+            secret_env: Vec::new(),
             cwd: "/".to_owned(),
             user: String::new(),
             hostname: "buildkitsandbox".to_owned(),
@@ -100,7 +105,8 @@ impl Spec {
                 "arguments, environment and paths must not contain NUL",
             ));
         }
-        if let Some((name, _)) = self.env.iter().find(|(k, _)| k.is_empty() || k.contains('=')) {
+        let mut names = self.env.iter().map(|(k, _)| k).chain(self.secret_env.iter().map(|(k, _)| k));
+        if let Some(name) = names.find(|k| k.is_empty() || k.contains(['=', '\0'])) {
             return Err(RuntimeError::invalid("env", format!("`{name}` cannot be the name of a variable")));
         }
         if !self.cwd.starts_with('/') {
@@ -178,7 +184,7 @@ impl MountSpec {
     fn host_paths(&self) -> Vec<&PathBuf> {
         match &self.kind {
             MountKind::Bind { source, .. } => vec![source],
-            MountKind::Tmpfs { .. } => Vec::new(),
+            MountKind::Tmpfs { .. } | MountKind::File { .. } => Vec::new(),
             MountKind::Overlay { lower, scratch, .. } => {
                 lower.iter().chain(scratch.iter().flat_map(|s| [&s.upper, &s.work])).collect()
             }
@@ -213,6 +219,30 @@ pub enum MountKind {
         /// Path below the chain's root, resolved inside it; empty for the root itself.
         subpath: String,
     },
+    /// A file that exists in memory for this step only. Always read-only, nosuid and nodev.
+    File {
+        /// Its bytes.
+        content: FileContent,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Whether it may be executed, as far as `mode` lets it.
+        executable: bool,
+    },
+}
+
+/// The bytes of a [`MountKind::File`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileContent {
+    /// These.
+    Text(String),
+    /// Those of a secret: its place among those given to
+    /// [`Launcher::spawn_with_secrets`](crate::Launcher::spawn_with_secrets).
+    Secret(usize),
 }
 
 /// The writable side of an overlay mount; both directories are empty and on one filesystem.

@@ -67,6 +67,25 @@ pub(crate) fn new_filesystem(
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
+/// A new tmpfs, attached nowhere; with `noswap` its pages are never written to a swap device (Linux 6.4).
+pub(crate) fn new_memory_filesystem(
+    options: &[(&str, &str)],
+    noswap: bool,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
+    if !noswap {
+        return new_filesystem("tmpfs", options, attributes);
+    }
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "tmpfs")?;
+    for (key, value) in options {
+        fsconfig_set_string(&context, *key, *value)?;
+    }
+    rustix::mount::fsconfig_set_flag(&context, "noswap")?;
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
 /// Attaches a mount at an opened target: no path is walked, so nothing can be swapped in between (CVE-2021-30465).
 pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

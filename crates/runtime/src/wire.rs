@@ -1,4 +1,5 @@
-//! What travels over the control socket: one spec down, one report up, each as a length and JSON.
+//! What travels over the control socket: one spec and its secrets down, one report up. Spec and report are a length and
+//! JSON; secrets are their number and, each, a length and bytes.
 
 use std::io::{self, Read, Write};
 
@@ -9,6 +10,8 @@ use crate::RuntimeError;
 
 /// Longest frame: arguments and environment of one `execve` are limited to 6 MiB by the kernel.
 const MAX_FRAME: u64 = 64 << 20;
+/// Most secrets of one step.
+const MAX_SECRETS: u64 = 4096;
 
 /// How the step's program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,13 +79,38 @@ pub(crate) fn send<T: Serialize>(to: &mut impl Write, value: &T) -> io::Result<(
 
 /// Receives one frame.
 pub(crate) fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
-    let mut length = [0; 8];
-    from.read_exact(&mut length)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_FRAME {
+    Ok(serde_json::from_slice(&receive_bytes(from)?)?)
+}
+
+fn receive_number(from: &mut impl Read, most: u64) -> io::Result<u64> {
+    let mut number = [0; 8];
+    from.read_exact(&mut number)?;
+    let number = u64::from_le_bytes(number);
+    if number > most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
     }
+    Ok(number)
+}
+
+fn receive_bytes(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let length = receive_number(from, MAX_FRAME)?;
     let mut body = vec![0; length as usize];
     from.read_exact(&mut body)?;
-    Ok(serde_json::from_slice(&body)?)
+    Ok(body)
+}
+
+/// Sends the secrets of a step, after its spec and apart from it.
+pub(crate) fn send_secrets(to: &mut impl Write, secrets: &[&[u8]]) -> io::Result<()> {
+    to.write_all(&(secrets.len() as u64).to_le_bytes())?;
+    for secret in secrets {
+        to.write_all(&(secret.len() as u64).to_le_bytes())?;
+        to.write_all(secret)?;
+    }
+    Ok(())
+}
+
+/// Receives what [`send_secrets`] sent.
+pub(crate) fn receive_secrets(from: &mut impl Read) -> io::Result<Vec<Vec<u8>>> {
+    let count = receive_number(from, MAX_SECRETS)?;
+    (0..count).map(|_| receive_bytes(from)).collect()
 }

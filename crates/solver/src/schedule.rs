@@ -27,7 +27,8 @@ pub enum NoCache {
 }
 
 impl NoCache {
-    fn covers(&self, stage: &str) -> bool {
+    /// Whether the cache is not read for the steps of this stage (lower case).
+    pub fn covers(&self, stage: &str) -> bool {
         match self {
             NoCache::Never => false,
             NoCache::All => true,

@@ -12,7 +12,7 @@
 //!   locks/gc                      shared while something is looked up or put in place, exclusive while prune decides
 //!   locks/leases/<random>         one per running build, flocked: the digests it uses (32 bytes each)
 //!   locks/index.json, locks/db    writers of index.json; repair of index.db
-//!   cache-mounts/                 RUN --mount=type=cache
+//!   cache-mounts/<hex>-<n>/       RUN --mount=type=cache, by hashed id; beside each its `.lock`, flocked while it is used
 //!   statcache/                    digests of context files by inode and times
 //!   history/                      one record per build
 //!   http/<hex>                    what a URL gave the last time (JSON), by digest of the URL; the file is a blob
@@ -34,6 +34,7 @@
 //!   builds nor removes what one uses, and builds wait for prune only as long as its renames take.
 
 mod blob;
+mod cache_mount;
 mod db;
 mod error;
 mod fetched;
@@ -49,6 +50,7 @@ mod resolution;
 mod usage;
 
 pub use blob::BlobWriter;
+pub use cache_mount::{CacheMount, CacheMountSharing};
 pub use error::{Result, StoreError};
 pub use fetched::Fetched;
 pub use image::{FoundImage, Image, MatchedBy, image_name};

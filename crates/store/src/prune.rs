@@ -41,6 +41,8 @@ pub enum PrunedKind {
     Layer,
     /// A blob.
     Blob,
+    /// A directory of RUN --mount=type=cache.
+    CacheMount,
 }
 
 /// An object that was removed.
@@ -48,7 +50,7 @@ pub enum PrunedKind {
 pub struct Pruned {
     /// What it was.
     pub kind: PrunedKind,
-    /// Key, layer id or digest.
+    /// Key, layer id, digest, or the hash of a cache mount's id.
     pub id: Digest,
     /// What it took on disk; 0 for records.
     pub bytes: u64,
@@ -73,7 +75,7 @@ struct Kept {
 
 impl Store {
     /// Removes cache records, then the layers and packed forms that no remaining record has, then the blobs that no
-    /// entry of `index.json`, remaining packed form or resolution leads to, and what killed processes left.
+    /// entry of `index.json`, remaining packed form or resolution leads to, cache mounts, and what killed processes left.
     ///
     /// What running builds use stays, in whatever process (see the rules in the crate's documentation); builds that go
     /// on meanwhile wait at most for the renames.
@@ -90,6 +92,12 @@ impl Store {
         let files = self.unkept_files(options, &kept)?;
         for (kind, id, path) in &files {
             removed.push(Pruned { kind: *kind, id: *id, bytes: disk_bytes(path) });
+        }
+        for (id, path) in self.cache_mounts()? {
+            let bytes = disk_bytes(&path);
+            if self.prune_cache_mount(&path, options.unused_since, options.dry_run)? {
+                removed.push(Pruned { kind: PrunedKind::CacheMount, id, bytes });
+            }
         }
         if !options.dry_run {
             for (_, _, path) in &files {

@@ -14,6 +14,8 @@ pub enum UsageKind {
     Blob,
     /// An unpacked layer.
     Layer,
+    /// A directory of RUN --mount=type=cache.
+    CacheMount,
 }
 
 /// One object on disk.
@@ -21,14 +23,14 @@ pub enum UsageKind {
 pub struct UsageRow {
     /// What it is.
     pub kind: UsageKind,
-    /// Its digest or layer id.
+    /// Its digest, layer id, or the hash of a cache mount's id.
     pub id: Digest,
     /// What it takes on disk.
     pub bytes: u64,
 }
 
 impl Store {
-    /// Every blob and unpacked layer with the space it takes, measured now, in no particular order.
+    /// Every blob, unpacked layer and cache mount with the space it takes, measured now, in no particular order.
     pub fn disk_usage(&self) -> Result<Vec<UsageRow>> {
         let mut rows = Vec::new();
         for (name, kind) in [("blobs/sha256", UsageKind::Blob), ("snapshots", UsageKind::Layer)] {
@@ -39,6 +41,9 @@ impl Store {
                     rows.push(UsageRow { kind, id, bytes: disk_bytes(&path) });
                 }
             }
+        }
+        for (id, path) in self.cache_mounts()? {
+            rows.push(UsageRow { kind: UsageKind::CacheMount, id, bytes: disk_bytes(&path) });
         }
         Ok(rows)
     }

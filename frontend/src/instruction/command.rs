@@ -39,7 +39,7 @@ pub(super) fn run(node: &Node) -> Result<RunInstruction, Fault> {
     let devices = flags.texts("device").iter().map(device).collect::<Result<_, _>>()?;
     let mounts = flags.texts("mount");
     for mount in &mounts {
-        MountSpec::check(&mount.value).map_err(|error| Fault::new(error.0, mount.span))?;
+        MountSpec::check_syntax(&mount.value).map_err(|error| Fault::new(error.0, mount.span))?;
     }
     Ok(RunInstruction {
         command: command_line(node),

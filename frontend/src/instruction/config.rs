@@ -20,7 +20,12 @@ const HEALTHCHECK_FLAGS: Known = &[
 fn exactly_one(node: &Node) -> Result<Word, Fault> {
     match node.args.as_slice() {
         [word] => Ok(word.clone()),
-        _ => Err(Fault::new(format!("{} requires exactly one argument", name(node)), node.span)),
+        _ => {
+            let name = name(node);
+            let value = if name == "WORKDIR" { "/path" } else { "value" };
+            let fault = Fault::new(format!("{name} requires exactly one argument"), node.span);
+            Err(fault.help(format!("write {name} {value}")))
+        }
     }
 }
 

@@ -3,8 +3,13 @@
 use super::state::State;
 use super::{Lowering, Outcome, names};
 use crate::args::NOT_IN_ENV;
-use crate::ast::{self, ArgInstruction, CommandLine, Instruction, InstructionKind, KeyValue, Word};
+use crate::ast::{self, ArgInstruction, CommandLine, Instruction, InstructionKind, KeyValue, Span, Word};
 use crate::env::Lookup;
+use crate::lint::{
+    expose_invalid_format, expose_proto_casing, legacy_key_value_format, secrets_used_in_arg_or_env,
+    workdir_relative_path,
+};
+use crate::outline::{self, OutlineArg};
 use crate::paths;
 use crate::port::{parse_expose_word, parse_signal};
 use crate::quote::go_quote_list;
@@ -16,10 +21,11 @@ use rbuild_oci::Healthcheck;
 const MAX_PORTS: usize = 3 * 65536;
 
 /// Applies an instruction without a layer.
-pub(super) fn apply(state: &mut State, lex: &Lex, kind: &InstructionKind) -> Outcome {
-    match kind {
-        InstructionKind::Env(pairs) => env(state, lex, pairs),
-        InstructionKind::Label(pairs) => label(state, lex, pairs),
+pub(super) fn apply(state: &mut State, lex: &Lex, instruction: &Instruction) -> Outcome {
+    let keyword = instruction.keyword.as_str();
+    match &instruction.kind {
+        InstructionKind::Env(pairs) => env(state, lex, keyword, pairs),
+        InstructionKind::Label(pairs) => label(state, lex, keyword, pairs),
         InstructionKind::Maintainer(who) => {
             state.config.author = Some(who.value.clone()).filter(|who| !who.is_empty());
             state.commit(format!("MAINTAINER {}", who.value));
@@ -60,7 +66,7 @@ pub(super) fn apply(state: &mut State, lex: &Lex, kind: &InstructionKind) -> Out
         }
         InstructionKind::Volume(words) => volume(state, lex, words),
         InstructionKind::Expose(words) => {
-            let ports = ports(words, lex, &state.env)?;
+            let ports = ports(state, words, lex)?;
             let exposed = state.config.config.exposed_ports.get_or_insert_default();
             exposed.extend(ports.iter().map(|port| (port.clone(), Default::default())));
             state.commit(format!("EXPOSE [{}]", ports.join(" ")));
@@ -87,8 +93,23 @@ pub(super) fn apply(state: &mut State, lex: &Lex, kind: &InstructionKind) -> Out
 }
 
 /// Expands a value with the variables of this point.
-pub(super) fn expand(state: &State, lex: &Lex, word: &Word) -> Outcome<String> {
-    lex.word(word.as_str(), &state.env).map_err(|error| error.to_string())
+pub(super) fn expand(state: &mut State, lex: &Lex, word: &Word) -> Outcome<String> {
+    expand_text(state, lex, word.as_str(), word.span)
+}
+
+/// Expands a text that stands at `span`.
+pub(super) fn expand_text(state: &mut State, lex: &Lex, text: &str, span: Span) -> Outcome<String> {
+    match lex.process(text, &state.env) {
+        Ok(expansion) => {
+            state.note_unset(&expansion.unmatched, span);
+            Ok(expansion.result)
+        }
+        Err(error) => {
+            state.note_unset(&error.unmatched, span);
+            state.fault = span;
+            Err(error.to_string())
+        }
+    }
 }
 
 /// Go leaves empty lists out of the config.
@@ -105,8 +126,8 @@ fn command_args(state: &State, command: &CommandLine) -> Vec<String> {
 }
 
 /// Pairs with keys and values expanded; all of them see the values from before the instruction.
-fn expand_pairs(state: &State, lex: &Lex, pairs: &[KeyValue]) -> Outcome<Vec<(String, String)>> {
-    let expand = |word| expand(state, lex, word);
+fn expand_pairs(state: &mut State, lex: &Lex, pairs: &[KeyValue]) -> Outcome<Vec<(String, String)>> {
+    let mut expand = |word| expand(state, lex, word);
     pairs.iter().map(|pair| Ok((expand(&pair.key)?, expand(&pair.value)?))).collect()
 }
 
@@ -114,29 +135,46 @@ fn pairs_text(keyword: &str, pairs: &[(String, String)]) -> String {
     pairs.iter().fold(keyword.to_owned(), |text, (key, value)| format!("{text} {key}={value}"))
 }
 
-fn env(state: &mut State, lex: &Lex, pairs: &[KeyValue]) -> Outcome {
-    let pairs = expand_pairs(state, lex, pairs)?;
-    for (name, value) in &pairs {
+fn env(state: &mut State, lex: &Lex, keyword: &str, written: &[KeyValue]) -> Outcome {
+    let pairs = expand_pairs(state, lex, written)?;
+    for ((name, value), written) in pairs.iter().zip(written) {
+        state.findings.extend(legacy_key_value_format::check(keyword, written));
+        state.findings.extend(secrets_used_in_arg_or_env::check("ENV", name, written.key.span));
         state.set_env(name, value);
     }
     state.commit(pairs_text("ENV", &pairs));
     Ok(())
 }
 
-fn label(state: &mut State, lex: &Lex, pairs: &[KeyValue]) -> Outcome {
-    let pairs = expand_pairs(state, lex, pairs)?;
+fn label(state: &mut State, lex: &Lex, keyword: &str, written: &[KeyValue]) -> Outcome {
+    let pairs = expand_pairs(state, lex, written)?;
+    state.findings.extend(written.iter().filter_map(|pair| legacy_key_value_format::check(keyword, pair)));
     state.commit(pairs_text("LABEL", &pairs));
     state.config.config.labels.get_or_insert_default().extend(pairs);
     Ok(())
 }
 
+/// What a word of EXPOSE needs to be looked at by the checks: BuildKit reads these parts first.
+fn has_port_and_proto(spec: &str) -> bool {
+    let (address, proto) = spec.split_once('/').unwrap_or((spec, ""));
+    !address.ends_with(':')
+        && !address.is_empty()
+        && matches!(&*proto.to_lowercase(), "" | "tcp" | "udp" | "sctp")
+}
+
 /// The ports of an EXPOSE: words are sorted, then expanded and split again.
-fn ports(words: &[Word], lex: &Lex, env: &dyn Lookup) -> Outcome<Vec<String>> {
-    let mut sorted: Vec<&str> = words.iter().map(Word::as_str).collect();
-    sorted.sort_unstable();
+fn ports(state: &mut State, words: &[Word], lex: &Lex) -> Outcome<Vec<String>> {
+    let mut sorted: Vec<&Word> = words.iter().collect();
+    sorted.sort_by(|left, right| left.value.cmp(&right.value));
     let mut ports = Vec::new();
     for word in sorted {
-        for spec in lex.words(word, env).map_err(|error| error.to_string())? {
+        let specs = lex.words(word.as_str(), &state.env).map_err(|error| error.to_string());
+        for spec in specs.inspect_err(|_| state.fault = word.span)? {
+            state.fault = word.span;
+            if has_port_and_proto(&spec) {
+                let findings = [expose_proto_casing::check(&spec), expose_invalid_format::check(&spec)];
+                state.findings.extend(findings.into_iter().flatten().map(|finding| finding.at(word.span)));
+            }
             ports.extend(parse_expose_word(&spec)?);
             if ports.len() > MAX_PORTS {
                 return Err(format!("EXPOSE of more than {MAX_PORTS} ports"));
@@ -147,7 +185,8 @@ fn ports(words: &[Word], lex: &Lex, env: &dyn Lookup) -> Outcome<Vec<String>> {
 }
 
 fn volume(state: &mut State, lex: &Lex, words: &[Word]) -> Outcome {
-    let volumes: Vec<String> = words.iter().map(|word| expand(state, lex, word)).collect::<Outcome<_>>()?;
+    let volumes: Vec<String> =
+        words.iter().map(|word| expand(&mut *state, lex, word)).collect::<Outcome<_>>()?;
     if volumes.iter().any(String::is_empty) {
         return Err("VOLUME specified can not be an empty string".into());
     }
@@ -210,11 +249,20 @@ pub(super) fn go_duration(nanoseconds: i64) -> String {
 
 impl Lowering<'_, '_> {
     /// ARG in a stage.
-    pub(super) fn arg(&self, state: &mut State, arg: &ArgInstruction) -> Outcome {
+    pub(super) fn arg(
+        &mut self,
+        node: usize,
+        state: &mut State,
+        instruction: &Instruction,
+        arg: &ArgInstruction,
+    ) -> Outcome {
         let mut text = String::from("ARG");
         for pair in &arg.pairs {
             let name = pair.name.as_str();
-            let value = match (self.plan.options.build_arg(name), &pair.default) {
+            state.findings.extend(secrets_used_in_arg_or_env::check("ARG", name, pair.name.span));
+            let given = self.plan.options.build_arg(name);
+            let own = given.is_some() || pair.default.is_some();
+            let value = match (given, &pair.default) {
                 (Some(value), _) => Some(value.to_owned()),
                 (None, Some(default)) => Some(expand(state, &self.plan.lex, default)?),
                 (None, None) => self.plan.globals.get(name).map(str::to_owned),
@@ -228,7 +276,17 @@ impl Lowering<'_, '_> {
                     state.env.set(name, value);
                 }
             }
-            state.build_args.push((name.to_owned(), value));
+            if own || value.is_none() {
+                let shown = OutlineArg {
+                    name: name.to_owned(),
+                    value: value.clone().unwrap_or_default(),
+                    description: outline::description(&instruction.prev_comments, Some(name)),
+                    lines: instruction.lines,
+                };
+                self.parameters(node).args.insert(name.to_owned(), shown);
+            }
+            self.parameters(node).used.insert(name.to_owned());
+            state.declare(name, value);
         }
         state.commit(text);
         Ok(())
@@ -242,7 +300,11 @@ impl Lowering<'_, '_> {
         instruction: &Instruction,
         path: &Word,
     ) -> Outcome {
+        let word = path;
         let path = expand(state, &self.plan.lex, path)?;
+        if !std::mem::replace(&mut state.workdir_set, true) {
+            state.findings.extend(workdir_relative_path::check(word, &path));
+        }
         let current = state.config.config.working_dir.clone().unwrap_or_default();
         let dir = paths::workdir(&current, &path);
         state.set_dir(&dir);

@@ -1,12 +1,13 @@
 //! COPY and ADD (A12, A-124 to A-127).
 
-use super::config::expand;
+use super::config::{expand, expand_text};
 use super::mounts::MAIN_CONTEXT;
 use super::remote::{self, Remote, RemoteFlags, classify};
 use super::state::{Root, State};
 use super::vertices::Inputs;
 use super::{Lowering, Outcome, names};
-use crate::ast::{AddInstruction, CopyInstruction, SourceContent, SourcesAndDest, Word};
+use crate::ast::{AddInstruction, CopyInstruction, SourceContent, SourcesAndDest, Span, Word};
+use crate::lint::copy_ignored_file;
 use crate::paths;
 use crate::quote::go_quote;
 use crate::shell::Lex;
@@ -20,6 +21,7 @@ struct Copying<'a> {
     from: Option<Root>,
     chown: Option<String>,
     chmod: Option<String>,
+    chmod_span: Span,
     link: bool,
     parents: bool,
     excludes: &'a [Word],
@@ -46,6 +48,12 @@ impl Lowering<'_, '_> {
                 Some(source) => Some(source.root.clone()),
                 None => {
                     let from = copy.from.as_ref().map(Word::as_str).unwrap_or_default();
+                    state.fault = span_of(copy.from.as_ref());
+                    state.remedy = Some(match source == node {
+                        true => "a stage cannot copy from itself: give FROM the stage that has the files"
+                            .to_owned(),
+                        false => format!("move the stage `{from}` above this one"),
+                    });
                     return Err(format!(
                         "cannot copy from stage {}, it needs to be defined before current stage {}",
                         go_quote(from),
@@ -59,6 +67,7 @@ impl Lowering<'_, '_> {
             from,
             chown,
             chmod,
+            chmod_span: span_of(copy.chmod.as_ref()),
             link: copy.link,
             parents: copy.parents,
             excludes: &copy.excludes,
@@ -86,6 +95,7 @@ impl Lowering<'_, '_> {
             from: None,
             chown,
             chmod,
+            chmod_span: span_of(add.chmod.as_ref()),
             link: add.link,
             parents: false,
             excludes: &add.excludes,
@@ -110,14 +120,26 @@ impl Lowering<'_, '_> {
     ) -> Outcome {
         let lex = self.plan.lex;
         let lines = command.instruction.lines;
-        let sources: Vec<String> =
-            copying.paths.sources.iter().map(|word| expand(state, &lex, word)).collect::<Outcome<_>>()?;
+        let sources: Vec<String> = copying
+            .paths
+            .sources
+            .iter()
+            .map(|word| expand(&mut *state, &lex, word))
+            .collect::<Outcome<_>>()?;
         let dest = expand(state, &lex, &copying.paths.dest)?;
-        let contents: Vec<(String, String)> =
-            copying.paths.contents.iter().map(|content| inline(state, content)).collect::<Outcome<_>>()?;
+        let contents: Vec<(String, String)> = copying
+            .paths
+            .contents
+            .iter()
+            .map(|content| inline(&mut *state, content))
+            .collect::<Outcome<_>>()?;
         self.spent += contents.iter().map(|(_, data)| data.len()).sum::<usize>();
         if let Some(chmod) = &copying.chmod {
-            check_chmod(chmod)?;
+            check_chmod(chmod).inspect_err(|_| {
+                state.fault = copying.chmod_span;
+                state.remedy =
+                    Some("write an octal mode like 0755, or a symbolic one like u+rwX,go-w".to_owned());
+            })?;
         }
         check_checksum(copying.checksum.as_deref(), &sources)?;
         let flags = RemoteFlags { checksum: copying.checksum.as_deref(), keep_git_dir: copying.keep_git_dir };
@@ -125,10 +147,22 @@ impl Lowering<'_, '_> {
         for source in &sources {
             let fetch = remote::fetch(source, flags)?;
             match (classify(source), copying.is_add) {
-                (Remote::Http, false) => return Err("source can't be a URL for COPY".into()),
-                (Remote::Git, false) => return Err("source can't be a git ref for COPY".into()),
+                (kind @ (Remote::Http | Remote::Git), false) => {
+                    let kind = if kind == Remote::Http { "URL" } else { "git ref" };
+                    state.remedy = Some("use ADD for remote sources".to_owned());
+                    return Err(format!("source can't be a {kind} for COPY"));
+                }
                 _ => fetches.push(fetch),
             }
+        }
+
+        if let (Some(ignore), true) = (&self.plan.options.ignore, command.sources.is_empty()) {
+            let local =
+                sources.iter().zip(&copying.paths.sources).filter(|(path, _)| classify(path) == Remote::No);
+            let check = |(path, word): (&String, &Word)| {
+                copy_ignored_file::check(ignore, copying.is_add, path, word.span)
+            };
+            state.findings.extend(local.filter_map(check));
         }
 
         let shown = names::shown(&command.instruction.original, &lex, &state.env);
@@ -172,20 +206,24 @@ impl Lowering<'_, '_> {
     }
 }
 
+fn span_of(word: Option<&Word>) -> Span {
+    word.map(|word| word.span).unwrap_or_default()
+}
+
 /// An expanded flag; empty is as good as not written.
-fn flag(state: &State, lex: &Lex, word: Option<&Word>) -> Outcome<Option<String>> {
+fn flag(state: &mut State, lex: &Lex, word: Option<&Word>) -> Outcome<Option<String>> {
     let value = word.map(|word| expand(state, lex, word)).transpose()?;
     Ok(value.filter(|value| !value.is_empty()))
 }
 
 /// A heredoc's file name and content. Bodies are expanded with `\` as escape and quotes as they are.
-fn inline(state: &State, content: &SourceContent) -> Outcome<(String, String)> {
+fn inline(state: &mut State, content: &SourceContent) -> Outcome<(String, String)> {
     let name = content.path.value.clone();
     if !content.expand {
         return Ok((name, content.data.clone()));
     }
     let lex = Lex { skip_process_quotes: true, ..Lex::new('\\') };
-    let data = lex.word(&content.data, &state.env).map_err(|error| error.to_string())?;
+    let data = expand_text(state, &lex, &content.data, Span::default())?;
     Ok((name, data))
 }
 

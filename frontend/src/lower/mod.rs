@@ -4,6 +4,7 @@
 //! are resolved (their ONBUILD triggers may bring in more); then the instructions of each reachable stage are
 //! dispatched in file order. The first error ends the work, as in BuildKit; what the engine cannot do yet is collected.
 
+mod checks;
 mod config;
 #[cfg(test)]
 mod conformance;
@@ -19,14 +20,18 @@ pub(crate) mod unsupported;
 mod vertices;
 
 pub(crate) use mounts::mount_from;
-pub use options::{LowerOptions, NamedContext};
+pub use options::{ExcludedBy, IgnoreRule, IgnoreRules, LowerOptions, NamedContext};
 pub use remote::filename as filename_of_url;
 pub use resolve::{ImageRequest, ResolveError, ResolvedImage, Resolver};
 
-use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange};
+use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Span};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::env::split_pair;
+use crate::lint::Linter;
+use crate::outline::{Outline, StageParameters, outline};
+use crate::source::MAX_DIAGNOSTICS;
 use crate::stage::{Command, Origin, Plan};
+use crate::suggest::suggest;
 use rbuild_ir::{Definition, ImageOp, ImageResult, Op};
 use rbuild_oci::{Platform, Reference};
 use state::{Root, State};
@@ -44,7 +49,8 @@ const MAX_TOTAL: usize = 512 << 20;
 /// Images that suggestions of "not found" errors know.
 const COMMON_IMAGES: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
 
-/// Lowers a Dockerfile to the operations that make the target stage's image.
+/// Lowers a Dockerfile to the operations that make the target stage's image. Errors come before warnings; the warnings
+/// are sorted by line.
 ///
 /// The definition is missing when any diagnostic is an error.
 pub fn lower(
@@ -52,17 +58,46 @@ pub fn lower(
     options: &LowerOptions,
     resolver: &dyn Resolver,
 ) -> (Option<Definition>, Vec<Diagnostic>) {
-    let plan = match Plan::new(dockerfile, options) {
+    let lowered = examine(dockerfile, options, resolver);
+    (lowered.definition, lowered.diagnostics)
+}
+
+/// Everything that lowering finds out.
+#[derive(Debug, Clone, Default)]
+pub struct Lowered {
+    /// The operations; missing when any diagnostic is an error.
+    pub definition: Option<Definition>,
+    /// Errors, then warnings by line.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The parameters of the target; missing when lowering stopped at an error.
+    pub outline: Option<Outline>,
+}
+
+/// As [`lower`], and tells what the target takes.
+pub fn examine(dockerfile: &Dockerfile, options: &LowerOptions, resolver: &dyn Resolver) -> Lowered {
+    let failed = |error, warnings| Lowered {
+        diagnostics: std::iter::once(error).chain(warnings).collect(),
+        ..Lowered::default()
+    };
+    let mut linter = match Linter::new(dockerfile, options) {
+        Ok(linter) => linter,
+        Err(error) => return failed(error, Vec::new()),
+    };
+    linter.syntax(dockerfile);
+    let plan = match Plan::new(dockerfile, options, &mut linter) {
         Ok(plan) => plan,
-        Err(error) => return (None, vec![error]),
+        Err(error) => return failed(error, linter.finish()),
     };
     let mut lowering = Lowering {
         plan,
         resolver,
+        linter,
         vertices: Vertices::default(),
         states: Vec::new(),
         done: BTreeSet::new(),
         spent: 0,
+        unset_left: MAX_DIAGNOSTICS,
+        parameters: Vec::new(),
         diagnostics: Vec::new(),
     };
     let definition = match lowering.run() {
@@ -72,16 +107,19 @@ pub fn lower(
             None
         }
     };
+    let outline = definition.as_ref().map(|_| outline(&lowering.plan, dockerfile, &lowering.parameters));
     let failed = lowering.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    (definition.filter(|_| !failed), lowering.diagnostics)
+    let mut diagnostics = lowering.diagnostics;
+    diagnostics.extend(lowering.linter.finish());
+    Lowered { definition: definition.filter(|_| !failed), diagnostics, outline }
 }
 
-/// The images that the target needs, without repetitions, so that they can be resolved concurrently beforehand.
+/// The images that the target needs (with `all_stages`: that any stage needs), without repetitions, so that they can be resolved concurrently beforehand.
 /// ONBUILD triggers of base images may ask for more during lowering. Empty when the file has errors.
 pub fn image_requests(dockerfile: &Dockerfile, options: &LowerOptions) -> Vec<ImageRequest> {
-    let Ok(plan) = Plan::new(dockerfile, options) else { return Vec::new() };
+    let Ok(plan) = Plan::new(dockerfile, options, &mut Linter::default()) else { return Vec::new() };
     let mut seen = HashSet::new();
-    let origins = plan.reachable().into_iter().filter_map(|node| plan.origin(node).ok());
+    let origins = plan.wanted().into_iter().filter_map(|node| plan.origin(node).ok());
     let images = origins.filter_map(|origin| match origin {
         Origin::Image(request, _) => Some(request),
         _ => None,
@@ -92,6 +130,7 @@ pub fn image_requests(dockerfile: &Dockerfile, options: &LowerOptions) -> Vec<Im
 struct Lowering<'a, 'r> {
     plan: Plan<'a>,
     resolver: &'r dyn Resolver,
+    linter: Linter,
     vertices: Vertices,
     /// By node; `None` until its base is known.
     states: Vec<Option<State>>,
@@ -99,6 +138,10 @@ struct Lowering<'a, 'r> {
     done: BTreeSet<usize>,
     /// Bytes counted against [`MAX_TOTAL`].
     spent: usize,
+    /// How many more unset variables are looked into.
+    unset_left: usize,
+    /// What the outline is made of, by node.
+    parameters: Vec<StageParameters>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -113,14 +156,18 @@ impl Lowering<'_, '_> {
                 self.dispatch_stage(node)?;
             }
         }
-        self.finish()
+        let definition = self.finish()?;
+        match self.linter.violation() {
+            Some(violation) => Err(violation),
+            None => Ok(definition),
+        }
     }
 
     /// Resolves base images and triggers until nothing new is needed.
     fn resolve_stages(&mut self) -> Result<BTreeSet<usize>, Diagnostic> {
         let mut with_triggers = BTreeSet::new();
         loop {
-            let reachable = self.plan.reachable();
+            let reachable = self.plan.wanted();
             for node in 0..self.plan.nodes.len() {
                 self.states.resize_with(self.plan.nodes.len(), || None);
                 if self.states[node].is_none() {
@@ -173,7 +220,15 @@ impl Lowering<'_, '_> {
             let name = &node.base_name;
             let names = self.plan.names().chain(COMMON_IMAGES);
             let message = crate::suggest::with_suggestion(format!("{name}: {error}"), name, names, true);
-            Diagnostic::error(message, node.lines)
+            let near = suggest(name, self.plan.names(), true);
+            let help = match (near, node.image_only) {
+                (Some(stage), true) => {
+                    format!("no stage is called `{name}`, so it is taken for an image: did you mean the stage `{stage}`?")
+                }
+                (Some(stage), false) => format!("did you mean the stage `{stage}`? It has to stand above this line"),
+                (None, _) => format!("check that `{name}` exists, is spelled right and may be pulled by you"),
+            };
+            Diagnostic::error(message, node.lines).with_span(node.span).with_help(help)
         })?;
         let mut platform = request.platform;
         let config = image.config;
@@ -185,6 +240,9 @@ impl Lowering<'_, '_> {
         let (lines, shown_platform) = (node.lines, platform.clone());
         // An image without layers is the empty root; old images don't list their layers, but have history.
         let empty = config.rootfs.diff_ids.is_empty() && config.history.iter().all(|entry| entry.empty_layer);
+        if !empty && context.is_none() {
+            self.check_image_platform(index, &platform, &config);
+        }
         let mut state = State::of_image(config, platform);
         if !empty {
             let pinned = match request.reference.parse::<Reference>() {
@@ -218,11 +276,18 @@ impl Lowering<'_, '_> {
         state.begin(self.plan.options.network);
         let commands = std::mem::take(&mut self.plan.nodes[node].commands);
         self.spent += state.bytes();
+        state.unset_left = self.unset_left;
         for command in &commands {
-            let lines = command.instruction.lines;
+            state.fault = Span::default();
             let outcome = self.dispatch(node, &mut state, command).and_then(|()| self.check_size(&state));
-            outcome.map_err(|message| Diagnostic::error(message, lines))?;
+            self.report_findings(&mut state, command);
+            outcome.map_err(|message| {
+                let fault = if command.on_build { Span::default() } else { state.fault };
+                let error = Diagnostic::error(message, command.instruction.lines).with_span(fault);
+                Diagnostic { help: state.remedy.take(), ..error }
+            })?;
         }
+        self.unset_left = state.unset_left;
         self.plan.nodes[node].commands = commands;
         self.states[node] = Some(state);
         self.done.insert(node);
@@ -258,10 +323,21 @@ impl Lowering<'_, '_> {
             InstructionKind::Copy(copy) => self.copy_instruction(node, state, command, copy),
             InstructionKind::Add(add) => self.add_instruction(node, state, command, add),
             InstructionKind::Workdir(path) => self.workdir(node, state, instruction, path),
-            InstructionKind::Arg(arg) => self.arg(state, arg),
+            InstructionKind::Arg(arg) => self.arg(node, state, instruction, arg),
             InstructionKind::From(_) => Ok(()),
-            kind => config::apply(state, &self.plan.lex, kind),
+            _ => {
+                self.check_single(state, command);
+                config::apply(state, &self.plan.lex, instruction)
+            }
         }
+    }
+
+    /// What is known for the outline about a stage.
+    fn parameters(&mut self, node: usize) -> &mut StageParameters {
+        if self.parameters.len() <= node {
+            self.parameters.resize_with(node + 1, StageParameters::default);
+        }
+        &mut self.parameters[node]
     }
 
     /// Notes a feature that is not built yet; lowering goes on so that all of them are reported.

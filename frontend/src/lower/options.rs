@@ -3,6 +3,8 @@
 use rbuild_ir::NetworkMode;
 use rbuild_oci::{Platform, Reference};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 /// The options of one build for one platform.
 #[derive(Debug, Clone)]
@@ -29,6 +31,56 @@ pub struct LowerOptions {
     pub contexts: BTreeMap<String, NamedContext>,
     /// Host name inside RUN; BUILDKIT_SANDBOX_HOSTNAME is used when `None`.
     pub hostname: Option<String>,
+    /// The main context's ignore file, for the check CopyIgnoredFile.
+    pub ignore: Option<IgnoreRules>,
+    /// Lower every stage, so that the checks see all of them. The definition is still that of the target.
+    pub all_stages: bool,
+}
+
+/// One pattern of an ignore file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoreRule {
+    /// Its line, from 1.
+    pub line: usize,
+    /// The pattern after cleaning, with its `!`.
+    pub pattern: String,
+}
+
+/// The index of the pattern that excludes a relative path.
+pub type ExcludedBy = Arc<dyn Fn(&str) -> Option<usize> + Send + Sync>;
+
+/// An ignore file, as far as the checks need it. Matching is the caller's: it has a matcher already.
+#[derive(Clone)]
+pub struct IgnoreRules {
+    /// Its name in messages.
+    pub file: String,
+    /// Its patterns in order.
+    pub rules: Vec<IgnoreRule>,
+    /// The index of the pattern that excludes a relative path or one of its parents; `None` when it is not excluded.
+    pub excluded_by: ExcludedBy,
+}
+
+impl fmt::Debug for IgnoreRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IgnoreRules")
+            .field("file", &self.file)
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+impl IgnoreRules {
+    /// The pattern that excludes a cleaned path. Files with `!` are not judged: something below an excluded directory
+    /// may be wanted. The whole context is excluded only by a pattern that means everything.
+    pub(crate) fn excludes(&self, path: &str) -> Option<&IgnoreRule> {
+        if self.rules.iter().any(|rule| rule.pattern.starts_with('!')) {
+            return None;
+        }
+        match path {
+            "." | "/" => self.rules.iter().rfind(|rule| matches!(&*rule.pattern, "*" | "**" | "**/*")),
+            path => self.rules.get((self.excluded_by)(path.trim_start_matches('/'))?),
+        }
+    }
 }
 
 /// What a named build context is.
@@ -54,6 +106,8 @@ impl Default for LowerOptions {
             ulimits: Vec::new(),
             contexts: BTreeMap::new(),
             hostname: None,
+            ignore: None,
+            all_stages: false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! RUN (A9 to A11, A-123).
 
+use super::config::expand_text;
 use super::state::State;
 use super::unsupported::Unsupported;
 use super::vertices::Inputs;
@@ -9,9 +10,10 @@ use crate::ast::{self, RunInstruction, Word};
 use crate::env::{Env, Lookup};
 use crate::heredoc::parse_heredoc;
 use crate::mount::{MountSpec, MountType};
+use crate::outline::OutlineMount;
 use crate::shell::Lex;
 use crate::stage::Command;
-use rbuild_ir::{ExecOp, MountKind, NetworkMode, Op, SecurityMode, VertexDigest};
+use rbuild_ir::{ExecOp, Mount, MountKind, NetworkMode, Op, SecurityMode, VertexDigest};
 
 /// Where heredoc scripts with a `#!` line are put.
 const PIPES: &str = "/dev/pipes";
@@ -46,9 +48,10 @@ impl Lowering<'_, '_> {
         if argv.is_empty() {
             return Err("arguments are required".into());
         }
-        let specs = mount_specs(run, &self.plan.lex, &state.env)?;
+        let specs = mount_specs(run, &self.plan.lex, state)?;
         let mut inputs = Inputs::default();
         let mounts = self.mounts(state, &specs, &command.sources, &mut inputs)?;
+        self.note_mounts(node, &mounts, lines);
         if !run.devices.is_empty() {
             self.refuse(Unsupported::Device, lines);
         }
@@ -98,6 +101,20 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
+    /// Remembers secrets, agents and caches for the outline.
+    fn note_mounts(&mut self, node: usize, mounts: &[Mount], lines: ast::LineRange) {
+        for mount in mounts {
+            let stage = self.parameters(node);
+            let (list, id, required) = match &mount.kind {
+                MountKind::Secret { id, required, .. } => (&mut stage.secrets, id, *required),
+                MountKind::Ssh { id, required, .. } => (&mut stage.ssh, id, *required),
+                MountKind::Cache { id, .. } => (&mut stage.cache, id, false),
+                MountKind::Bind { .. } | MountKind::Tmpfs { .. } => continue,
+            };
+            list.push(OutlineMount { id: id.clone(), required, lines });
+        }
+    }
+
     /// Puts an operation on top of the stage's root.
     pub(super) fn add_layer(
         &mut self,
@@ -118,9 +135,15 @@ impl Lowering<'_, '_> {
 }
 
 /// Reads the `--mount`s with the variables of this point.
-fn mount_specs(run: &RunInstruction, lex: &Lex, env: &Env) -> Outcome<Vec<MountSpec>> {
-    let expand = |text: &str| lex.word(text, env).map_err(|error| error.to_string());
-    let parse = |word: &Word| MountSpec::parse(word.as_str(), expand).map_err(|error| error.to_string());
+fn mount_specs(run: &RunInstruction, lex: &Lex, state: &mut State) -> Outcome<Vec<MountSpec>> {
+    let parse = |word: &Word| {
+        let spec = MountSpec::parse(word.as_str(), |text| expand_text(state, lex, text, word.span));
+        spec.map_err(|error| {
+            state.fault = word.span;
+            state.remedy = error.remedy();
+            error.to_string()
+        })
+    };
     run.mounts.iter().map(parse).collect()
 }
 

@@ -1,10 +1,15 @@
 //! What is known at one point of a stage.
 
 use super::config_env;
+use crate::args::NOT_IN_ENV;
+use crate::ast::{LineRange, Span};
 use crate::env::{Env, Lookup};
+use crate::lint::Finding;
 use crate::paths;
+use crate::suggest::suggest;
 use rbuild_ir::{HistoryEntry, NetworkMode, VertexDigest};
 use rbuild_oci::{ImageConfig, Platform};
+use std::collections::{BTreeSet, HashSet};
 
 /// PATH of an image that sets none.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -41,6 +46,38 @@ pub(super) struct State {
     pub(super) cmd_set: bool,
     /// The current instruction is a trigger.
     pub(super) on_build: bool,
+    /// A WORKDIR was given in this stage or one that it stands on.
+    pub(super) workdir_set: bool,
+    /// The last CMD, ENTRYPOINT and HEALTHCHECK of the stage.
+    pub(super) seen: [Option<Seen>; 3],
+    /// What the current instruction left for the checks.
+    pub(super) findings: Vec<Finding>,
+    /// Unset variables that the current instruction refers to.
+    pub(super) unset: Vec<Unset>,
+    /// How many more unset variables are worth noting.
+    pub(super) unset_left: usize,
+    /// The word that could not be expanded.
+    pub(super) fault: Span,
+    /// What to do about the current instruction's error.
+    pub(super) remedy: Option<String>,
+    /// Names of `build_args`.
+    declared: HashSet<String>,
+}
+
+/// An instruction that should come once.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) lines: LineRange,
+    pub(super) comments: Vec<String>,
+}
+
+/// A variable that is not set.
+#[derive(Debug, Clone)]
+pub(super) struct Unset {
+    pub(super) name: String,
+    /// A name that is set and almost the same.
+    pub(super) near: Option<String>,
+    pub(super) span: Span,
 }
 
 impl State {
@@ -58,6 +95,14 @@ impl State {
             step: 0,
             cmd_set: false,
             on_build: false,
+            workdir_set: false,
+            seen: [const { None }; 3],
+            findings: Vec::new(),
+            unset: Vec::new(),
+            unset_left: 0,
+            fault: Span::default(),
+            remedy: None,
+            declared: HashSet::new(),
         }
     }
 
@@ -79,7 +124,7 @@ impl State {
 
     /// The start of a stage that stands on this one.
     pub(super) fn child(&self) -> Self {
-        let mut child = Self { step: 0, cmd_set: false, ..self.clone() };
+        let mut child = Self { step: 0, cmd_set: false, seen: [const { None }; 3], ..self.clone() };
         child.config.config.on_build = None;
         child
     }
@@ -101,6 +146,24 @@ impl State {
     pub(super) fn set_dir(&mut self, dir: &str) {
         self.cwd = dir.to_owned();
         self.config.config.working_dir = Some(dir.to_owned());
+    }
+
+    /// Remembers names that a word refers to in vain. Declared ARGs without a value are no mistake.
+    pub(super) fn note_unset(&mut self, names: &BTreeSet<String>, span: Span) {
+        for name in names {
+            if self.unset_left == 0 || self.declared.contains(name) || NOT_IN_ENV.contains(&name.as_str()) {
+                continue;
+            }
+            self.unset_left -= 1;
+            let near = suggest(name, self.env.names(), true);
+            self.unset.push(Unset { name: name.clone(), near, span });
+        }
+    }
+
+    /// ARG: `value` is `None` when it has none.
+    pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
+        self.declared.insert(name.to_owned());
+        self.build_args.push((name.to_owned(), value));
     }
 
     pub(super) fn user(&self) -> &str {

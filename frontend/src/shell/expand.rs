@@ -77,7 +77,8 @@ impl<'a, 'e> Expander<'a, 'e> {
         }
     }
 
-    pub(super) fn run(mut self) -> Result<Expansion, String> {
+    /// The error comes with the names that were found unset before it.
+    pub(super) fn run(mut self) -> Result<Expansion, (String, BTreeSet<String>)> {
         match self.expand() {
             Ok(()) => Ok(Expansion {
                 result: self.out,
@@ -86,14 +87,13 @@ impl<'a, 'e> Expander<'a, 'e> {
                 unmatched: self.unmatched,
             }),
             // An error at the end of the word inside an operand is reported as the missing end of the outermost one.
-            Err(error) => Err(self
-                .frames
-                .iter()
-                .find_map(|frame| match frame {
+            Err(error) => {
+                let missing_end = self.frames.iter().find_map(|frame| match frame {
                     Frame::Operand(open) if self.rest.is_empty() => Some(open.at_end().to_owned()),
                     _ => None,
-                })
-                .unwrap_or(error)),
+                });
+                Err((missing_end.unwrap_or(error), self.unmatched))
+            }
         }
     }
 

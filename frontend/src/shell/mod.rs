@@ -52,6 +52,8 @@ pub struct ShellError {
     pub word: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Names referred to before the fault that are not set.
+    pub unmatched: BTreeSet<String>,
 }
 
 impl Lex {
@@ -68,9 +70,11 @@ impl Lex {
 
     /// Expands `word`, also split into words.
     pub fn process(&self, word: &str, env: &dyn Lookup) -> Result<Expansion, ShellError> {
-        expand::Expander::new(self, word, env)
-            .run()
-            .map_err(|reason| ShellError { word: word.to_owned(), reason })
+        expand::Expander::new(self, word, env).run().map_err(|(reason, unmatched)| ShellError {
+            word: word.to_owned(),
+            reason,
+            unmatched,
+        })
     }
 
     /// Expands `word` as one word.

@@ -76,7 +76,10 @@ fn b_012_new_entries_are_clamped_and_the_bases_stay() {
     let mut image = image(&[("+base", Some("2099-01-01T00:00:00Z"))], &["+RUN", "-CMD"]);
     image.source_date_epoch = Some(1000);
     let layers = [layer("base", None), layer("run", Some(5000))];
-    assert_eq!(times(&image, &layers), (vec![Some("2099-01-01T00:00:00Z".into()), at(1000), at(1000)], at(1000)));
+    assert_eq!(
+        times(&image, &layers),
+        (vec![Some("2099-01-01T00:00:00Z".into()), at(1000), at(1000)], at(1000))
+    );
     let earlier = [layer("base", None), layer("run", Some(500))];
     assert_eq!(times(&image, &earlier).0[1], at(500), "what is older than the epoch keeps its time");
 }

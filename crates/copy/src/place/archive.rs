@@ -49,7 +49,11 @@ impl Placer<'_> {
                 Some(_) | None => {}
             }
         }
-        self.view.put(path.clone(), self.owned(&entry.meta), None, None, existing);
+        let mut meta = self.owned(&entry.meta);
+        if entry.implied {
+            meta.mtime = self.options.created_time;
+        }
+        self.view.put(path.clone(), meta, None, None, existing);
         Ok(path)
     }
 

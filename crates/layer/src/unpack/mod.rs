@@ -84,6 +84,8 @@ pub fn unpack_layer(
 pub(crate) struct Contents {
     pub(crate) digests: HashMap<u64, Digest>,
     pub(crate) xattrs: HashMap<u64, Xattrs>,
+    /// Directories that no entry describes.
+    pub(crate) implied_parents: Vec<TreePath>,
 }
 
 /// Extracts an archive as it is, for [`crate::unpack_archive`].
@@ -96,7 +98,8 @@ pub(crate) fn extract<R: Read + Send>(
         let mut unpacker = Unpacker::new(Placer::new(dest, false), *limits);
         unpacker.run(&mut TarReader::new(stream))?;
         let digests = std::mem::take(&mut unpacker.placer.digests);
-        Ok(Contents { digests, xattrs: unpacker.placer.finish_plain()? })
+        let (xattrs, implied_parents) = unpacker.placer.finish_plain()?;
+        Ok(Contents { digests, xattrs, implied_parents })
     })?;
     Ok(contents)
 }

@@ -56,8 +56,11 @@ impl<'d> Placer<'d> {
     ) -> Result<(), UnpackError> {
         let bad = |reason| Err(UnpackError::Entry { path: path.clone(), reason });
         let Some(name) = path.file_name() else {
-            if entry.kind != TarKind::Directory {
-                return bad("the root can only be a directory");
+            match (&entry.kind, self.overlay) {
+                (TarKind::Directory, _) => {}
+                // An archive that users ADD is unpacked into a directory that is there: such an entry is passed over.
+                (_, false) => return Ok(()),
+                (_, true) => return bad("the root can only be a directory"),
             }
             return self.dirs.insert(path, path, DirMeta::of(entry));
         };
@@ -128,8 +131,8 @@ impl<'d> Placer<'d> {
         Ok(implied)
     }
 
-    /// Like [`Self::finish`], for plain archives: the attributes that were set, by inode number.
-    pub(super) fn finish_plain(mut self) -> Result<HashMap<u64, Xattrs>, UnpackError> {
+    /// Like [`Self::finish`], for plain archives: the attributes that were set, by inode number, and the implied directories.
+    pub(super) fn finish_plain(mut self) -> Result<(HashMap<u64, Xattrs>, Vec<TreePath>), UnpackError> {
         let dirs: Vec<_> =
             self.dirs.by_path.iter().filter(|(_, m)| !m.xattrs.is_empty()).map(|(p, _)| p.clone()).collect();
         for path in dirs {
@@ -139,8 +142,7 @@ impl<'d> Placer<'d> {
             self.xattrs.insert(ino, kept);
         }
         let xattrs = std::mem::take(&mut self.xattrs);
-        self.finish()?;
-        Ok(xattrs)
+        Ok((xattrs, self.finish()?))
     }
 
     fn parent(&mut self, path: &TreePath) -> Result<Dir, UnpackError> {

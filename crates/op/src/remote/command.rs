@@ -94,7 +94,7 @@ impl Remote {
         if let Some(dir) = self.config.ca_dirs.first() {
             env.push(("GIT_SSL_CAPATH".to_owned(), dir.into()));
         }
-        if let Some(agent) = self.credentials.ssh_agent() {
+        if let Some(agent) = self.confidential.agents.get("default") {
             env.push(("SSH_AUTH_SOCK".to_owned(), agent.into()));
         }
         let secret = self.git_authorization(host_of(&url))?.map(|authorization| authorization.header);

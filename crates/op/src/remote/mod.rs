@@ -10,36 +10,13 @@ pub(crate) use git::Commit;
 pub use http::HttpFile;
 
 use crate::error::OpFailure;
+use crate::secret::Confidential;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rbuild_registry::{Client, ClientConfig};
 use rbuild_solver::OpError;
 use rbuild_store::Store;
-use std::path::PathBuf;
 use std::sync::Arc;
-
-/// What the user grants for fetching: the values of `--secret` and the agent of `--ssh`.
-pub trait RemoteCredentials: Send + Sync {
-    /// The value of a secret.
-    fn secret(&self, id: &str) -> Option<Vec<u8>>;
-
-    /// The socket of an SSH agent.
-    fn ssh_agent(&self) -> Option<PathBuf>;
-}
-
-/// Nothing is granted.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoCredentials;
-
-impl RemoteCredentials for NoCredentials {
-    fn secret(&self, _: &str) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn ssh_agent(&self) -> Option<PathBuf> {
-        None
-    }
-}
 
 /// Fetches files and git trees into a store. Cheap to clone.
 #[derive(Clone)]
@@ -47,7 +24,8 @@ pub struct Remote {
     store: Store,
     client: Client,
     config: Arc<ClientConfig>,
-    credentials: Arc<dyn RemoteCredentials>,
+    /// `HTTP_AUTH_…` and `GIT_AUTH_…` secrets, and the agent called `default`.
+    confidential: Confidential,
 }
 
 /// A secret that was found for a host.
@@ -61,13 +39,13 @@ struct Authorization {
 
 impl Remote {
     /// Fetches into `store`; `config` says how servers are reached.
-    pub fn new(store: Store, config: ClientConfig, credentials: Arc<dyn RemoteCredentials>) -> Self {
-        Self { store, client: Client::new(config.clone()), config: Arc::new(config), credentials }
+    pub fn new(store: Store, config: ClientConfig, confidential: Confidential) -> Self {
+        Self { store, client: Client::new(config.clone()), config: Arc::new(config), confidential }
     }
 
     fn text_secret(&self, id: &str) -> Result<Option<String>, OpError> {
-        let Some(value) = self.credentials.secret(id) else { return Ok(None) };
-        let text = String::from_utf8(value).ok().map(|text| text.trim().to_owned());
+        let Some(value) = self.confidential.secrets.get(id) else { return Ok(None) };
+        let text = std::str::from_utf8(value.bytes()).ok().map(|text| text.trim().to_owned());
         let fits = |text: &String| !text.is_empty() && !text.contains(|c: char| c.is_control());
         match text.filter(fits) {
             Some(text) => Ok(Some(text)),

@@ -1,6 +1,7 @@
 //! `rbuild build`.
 
 use crate::args::{BuildArgs, ProgressArg};
+use crate::command::call;
 use crate::request::{environment, prepare};
 use crate::{output, report};
 use anyhow::{Context as _, Result};
@@ -13,14 +14,22 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
-    let prepared = prepare(args)?;
-    let environment = Environment {
+/// What builds find around them.
+pub(crate) fn surroundings(root: &Path) -> Environment {
+    Environment {
         store_root: root.to_owned(),
         registry: ClientConfig::from_values(|name| environment(name).map(Into::into)),
         resolv_conf: resolv_conf(),
         open_files: raise_open_files(),
-    };
+    }
+}
+
+pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
+    if let Some(code) = call::run(root, args)? {
+        return Ok(code);
+    }
+    let prepared = prepare(args)?;
+    let environment = surroundings(root);
     let (progress, reporter) = Progress::start(mode(args), std::io::stderr());
     for text in prepared.warnings {
         reporter.report(rbuild_event::Event::Warning { text });
@@ -94,7 +103,8 @@ fn raise_open_files() -> Option<u64> {
 fn resolv_conf() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let own = read("/etc/resolv.conf");
-    let servers: Vec<&str> = own.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim).collect();
+    let servers: Vec<&str> =
+        own.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim).collect();
     if servers == ["127.0.0.53"] {
         let upstream = read("/run/systemd/resolve/resolv.conf");
         if !upstream.is_empty() {
@@ -107,18 +117,25 @@ fn resolv_conf() -> String {
 fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
     let id = result.config.map(|config| config.to_string());
     if let (Some(file), Some(id)) = (&args.iidfile, &id) {
-        std::fs::write(file, id).with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
+        std::fs::write(file, id)
+            .with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
     }
     if let Some(file) = &args.metadata_file {
         let text = serde_json::to_string_pretty(&metadata(result))? + "\n";
-        std::fs::write(file, text).with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
+        std::fs::write(file, text)
+            .with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
     }
     if args.quiet {
         output::print(&id.map(|id| id + "\n").unwrap_or_default())?;
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<String> = result.names.iter().map(|name| name.familiar()).collect();
-    let steps = format!("{} steps: {} executed, {} cached", result.executed + result.cached, result.executed, result.cached);
+    let steps = format!(
+        "{} steps: {} executed, {} cached",
+        result.executed + result.cached,
+        result.executed,
+        result.cached
+    );
     let image = id.map(|id| format!("; image {id} {}", names.join(" "))).unwrap_or_default();
     report::line(format!("{steps}{image}").trim_end());
     Ok(ExitCode::SUCCESS)

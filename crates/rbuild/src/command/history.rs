@@ -19,7 +19,12 @@ pub(crate) fn run(root: &Path, args: &HistoryArgs) -> Result<ExitCode> {
     for entry in &documents.config.history {
         let bytes = if entry.empty_layer { 0 } else { sizes.next().unwrap_or(0) };
         let created = entry.created.as_deref().and_then(rbuild_build::time::parse_rfc3339);
-        rows.push((created, entry.created_by.clone().unwrap_or_default(), bytes, entry.comment.clone().unwrap_or_default()));
+        rows.push((
+            created,
+            entry.created_by.clone().unwrap_or_default(),
+            bytes,
+            entry.comment.clone().unwrap_or_default(),
+        ));
     }
     rows.reverse();
     let id = documents.manifest.config.digest;

@@ -36,7 +36,9 @@ pub(crate) fn run(root: &Path, args: &ImagesArgs) -> Result<ExitCode> {
             });
         }
     }
-    rows.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag))));
+    rows.sort_by(|a, b| {
+        b.created.cmp(&a.created).then_with(|| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag)))
+    });
     print(&render(&rows, args))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,14 @@
 //! One file for each command.
 
+pub(crate) mod ast;
 pub(crate) mod build;
+pub(crate) mod call;
+pub(crate) mod check;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod outline;
+pub(crate) mod plan;
 pub(crate) mod prune;
 pub(crate) mod rmi;
 pub(crate) mod tag;
@@ -72,9 +77,11 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 /// Reads the manifest and config behind a manifest's digest.
 pub(crate) fn documents(store: &Store, digest: &rbuild_oci::Digest) -> Result<Documents> {
     let manifest = store.read_blob(digest, MAX_DOCUMENT)?;
-    let manifest: Manifest = serde_json::from_slice(&manifest).with_context(|| format!("reading manifest {digest}"))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&manifest).with_context(|| format!("reading manifest {digest}"))?;
     let config = store.read_blob(&manifest.config.digest, MAX_DOCUMENT)?;
-    let config = serde_json::from_slice(&config).with_context(|| format!("reading config {}", manifest.config.digest))?;
+    let config = serde_json::from_slice(&config)
+        .with_context(|| format!("reading config {}", manifest.config.digest))?;
     Ok(Documents { manifest, config })
 }
 

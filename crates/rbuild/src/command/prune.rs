@@ -26,7 +26,10 @@ pub(crate) fn run(root: &Path, args: &PruneArgs) -> Result<ExitCode> {
 
 fn confirmed(all: bool) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
-        return Err(Usage::new("rbuild prune asks before it removes anything: use -f where nobody can answer").into());
+        return Err(Usage::new(
+            "rbuild prune asks before it removes anything: use -f where nobody can answer",
+        )
+        .into());
     }
     let what = if all { "all build cache and base images" } else { "all build cache that no image needs" };
     let mut out = std::io::stderr().lock();

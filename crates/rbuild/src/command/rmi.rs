@@ -26,7 +26,11 @@ pub(crate) fn run(root: &Path, args: &RmiArgs) -> Result<ExitCode> {
 
 fn remove(store: &Store, text: &str, force: bool) -> Result<String> {
     let Some(found) = store.find_image(text)? else {
-        return if force { Ok(String::new()) } else { Err(Usage::new(format!("No such image: {text}")).into()) };
+        return if force {
+            Ok(String::new())
+        } else {
+            Err(Usage::new(format!("No such image: {text}")).into())
+        };
     };
     let all = names_of(store, &found.image.descriptor.digest)?;
     let names: Vec<String> = match found.by {

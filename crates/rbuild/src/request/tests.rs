@@ -22,7 +22,11 @@ fn tags_are_normalised_and_checked() {
     let request = prepared("-t app -t localhost:5000/x:1.0 .").unwrap().request;
     let tags: Vec<String> = request.tags.iter().map(ToString::to_string).collect();
     assert_eq!(tags, ["docker.io/library/app:latest", "localhost:5000/x:1.0"]);
-    assert!(problem("-t App .").starts_with("invalid tag \"App\": invalid reference format"), "{}", problem("-t App ."));
+    assert!(
+        problem("-t App .").starts_with("invalid tag \"App\": invalid reference format"),
+        "{}",
+        problem("-t App .")
+    );
 }
 
 #[test]
@@ -31,7 +35,9 @@ fn the_context_must_be_there() {
     assert_eq!(problem("/no/such"), "unable to prepare context: path \"/no/such\" not found");
     assert_eq!(problem("- -f -"), "invalid argument: can't use stdin for both build context and dockerfile");
     let context = |line: &str| prepared(line).unwrap().request.context;
-    for text in ["https://example.com/x.git#main:sub", "git@h:x", "ssh://h/x", "http://h/a.tar", "github.com/a/b"] {
+    for text in
+        ["https://example.com/x.git#main:sub", "git@h:x", "ssh://h/x", "http://h/a.tar", "github.com/a/b"]
+    {
         assert_eq!(context(text), ContextSource::Remote(rbuild_build::RemoteUrl::new(text)));
     }
 }
@@ -43,8 +49,10 @@ fn pushing_needs_a_tag() {
 
 #[test]
 fn build_args_take_the_last_value_and_none_from_an_unset_variable() {
-    let prepared = prepared("--build-arg A=1 --build-arg A=2 --build-arg NOT_SET_ANYWHERE_42 --build-arg B= .").unwrap();
-    let args: Vec<_> = prepared.request.build_args.into_iter().filter(|(key, _)| key != "SOURCE_DATE_EPOCH").collect();
+    let prepared =
+        prepared("--build-arg A=1 --build-arg A=2 --build-arg NOT_SET_ANYWHERE_42 --build-arg B= .").unwrap();
+    let args: Vec<_> =
+        prepared.request.build_args.into_iter().filter(|(key, _)| key != "SOURCE_DATE_EPOCH").collect();
     assert_eq!(args, [("A".to_owned(), "2".to_owned()), ("B".to_owned(), String::new())]);
     assert!(prepared.warnings[0].contains("NOT_SET_ANYWHERE_42"));
 }
@@ -63,7 +71,9 @@ fn outputs_are_understood() {
     ] {
         assert_eq!(output(text).unwrap(), meant, "{text}");
     }
-    let Output::Image { names, push } = output("type=registry,name=localhost:5000/a").unwrap() else { panic!() };
+    let Output::Image { names, push } = output("type=registry,name=localhost:5000/a").unwrap() else {
+        panic!()
+    };
     assert_eq!((names[0].to_string().as_str(), push), ("localhost:5000/a:latest", true));
     for bad in ["type=local", "type=nope,dest=x", "type=oci,dest=x,frob=1", "type=oci,tar=maybe"] {
         assert!(output(bad).is_err(), "{bad}");

@@ -15,7 +15,7 @@ fn a_077_environment() {
         (&[("A", "1"), ("PATH", "/p"), ("A", "2")], &[("A", "2"), ("PATH", "/p"), ("HOME", "/h")]),
     ];
     for (given, want) in cases {
-        assert_eq!(environment(&spec(given), "/h"), spec(want).env);
+        assert_eq!(environment(&spec(given), &[], "/h"), Ok(spec(want).env));
     }
 }
 
@@ -44,5 +44,20 @@ fn look_up_like_runc() {
     for (name, path, want) in cases {
         let want = want.map_err(|(message, code)| RuntimeError::Exec { message, code });
         assert_eq!(look_up(&name, &path), want, "{name} in {path}");
+    }
+}
+
+#[test]
+fn secrets_become_variables_by_their_place() {
+    let with = |place: usize, value: &[u8]| {
+        let mut spec = Spec::new(vec![], "/u".into(), "/w".into(), vec!["x".into()]);
+        spec.env = vec![("TOKEN".to_owned(), "plain".to_owned())];
+        spec.secret_env = vec![("TOKEN".to_owned(), place)];
+        environment(&spec, &[value.to_vec()], "/h").map(|env| env[0].1.clone())
+    };
+    assert_eq!(with(0, b"s3cret"), Ok("s3cret".to_owned()));
+    for (place, value) in [(1, &b"s3cret"[..]), (0, b"a\0b"), (0, b"\xff")] {
+        let error = with(place, value).unwrap_err().to_string();
+        assert!(error.contains("TOKEN") && !error.contains("s3cret"), "{error}");
     }
 }

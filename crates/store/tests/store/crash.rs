@@ -67,6 +67,7 @@ pub(crate) fn check_store(root: &Path) {
     for row in store.disk_usage().unwrap() {
         match row.kind {
             UsageKind::Blob => store.verify_blob(&row.id).unwrap(),
+            UsageKind::CacheMount => {}
             UsageKind::Layer => {
                 let dir = store.layer_dir(&row.id).unwrap().unwrap();
                 let text = fs::read_to_string(dir.join("file")).unwrap();

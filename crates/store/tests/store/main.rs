@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod basics;
+mod cache_mounts;
 mod crash;
 mod damage;
 mod full;

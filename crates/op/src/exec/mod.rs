@@ -1,11 +1,21 @@
 //! RUN: a process in the parent's root; what it wrote is the layer.
 
+mod bind;
+mod cache_mount;
+mod key;
+mod mounts;
+mod ssh;
+
+pub(crate) use bind::Bound;
+
 use crate::bridge::blocking;
 use crate::engine::Engine;
 use crate::error::OpFailure;
 use crate::layer::{Layer, Root};
 use crate::logs;
+use crate::secret::{Redactor, Secret};
 use async_trait::async_trait;
+use mounts::{Asking, StepMounts};
 use rbuild_event::Stream;
 use rbuild_ir::{ExecOp, NetworkMode, SecurityMode};
 use rbuild_oci::Digest;
@@ -23,11 +33,13 @@ const HOSTNAME: &str = "buildkitsandbox";
 pub(crate) struct ExecStep {
     engine: Arc<Engine>,
     op: ExecOp,
+    /// Stage it belongs to, for --no-cache-filter.
+    stage: String,
 }
 
 impl ExecStep {
-    pub(crate) fn new(engine: Arc<Engine>, op: ExecOp) -> Self {
-        Self { engine, op }
+    pub(crate) fn new(engine: Arc<Engine>, op: ExecOp, stage: String) -> Self {
+        Self { engine, op, stage }
     }
 
     /// What is not granted or not there yet is refused before anything of the step is done.
@@ -37,9 +49,6 @@ impl ExecStep {
         }
         if self.op.security == SecurityMode::Insecure {
             return Err(OpFailure::NotSupported("RUN --security=insecure".into()));
-        }
-        if let Some(mount) = self.op.mounts.first() {
-            return Err(OpFailure::NotSupported(format!("RUN --mount (target {})", mount.target)));
         }
         Ok(())
     }
@@ -57,7 +66,9 @@ impl ExecStep {
         spec.resolv_conf = self.engine.settings.resolv_conf.clone();
         spec.rlimits = op.ulimits.iter().filter_map(|text| rlimit(text)).collect();
         let open_files = self.engine.settings.open_files;
-        if let Some(soft) = open_files.filter(|_| !spec.rlimits.iter().any(|limit| limit.resource == "nofile")) {
+        if let Some(soft) =
+            open_files.filter(|_| !spec.rlimits.iter().any(|limit| limit.resource == "nofile"))
+        {
             spec.rlimits.push(Rlimit { resource: "nofile".to_owned(), soft: Some(soft), hard: None });
         }
         if let Some(bytes) = self.engine.settings.shm_size {
@@ -67,15 +78,18 @@ impl ExecStep {
     }
 
     /// Runs the process to its end, passing its output on.
-    async fn run(&self, spec: Spec, step: &StepContext) -> Result<Outcome, OpError> {
+    async fn run(&self, spec: Spec, secrets: Vec<Secret>, step: &StepContext) -> Result<Outcome, OpError> {
         let engine = Arc::clone(&self.engine);
+        let redactor = Redactor::new(&secrets);
         let mut running = blocking(move || -> Result<RunningStep, OpError> {
-            Ok(engine.launcher()?.spawn(&spec, StepIo::default())?)
+            let secrets: Vec<&[u8]> = secrets.iter().map(Secret::bytes).collect();
+            Ok(engine.launcher()?.spawn_with_secrets(&spec, &secrets, StepIo::default())?)
         })
         .await?;
+        let redactor = &redactor;
         let forward = |fd, stream| async move {
             match fd {
-                Some(fd) => logs::forward(fd, stream, step.clone()).await,
+                Some(fd) => logs::forward(fd, stream, step.clone(), redactor).await,
                 None => Ok(()),
             }
         };
@@ -153,22 +167,27 @@ impl Op for ExecStep {
 
     async fn operation_key(&self, _: &StepContext) -> Result<OperationKey, OpError> {
         self.check()?;
-        Ok(OperationKey::of(serde_json::to_value(rbuild_ir::Op::Exec(self.op.clone()))?))
+        let contexts = self.engine.context_digests(&self.op).await?;
+        Ok(OperationKey::of(key::preimage(&self.op, &contexts)))
     }
 
-    async fn inputs_digest(&self, _: &Inputs<Root>) -> Result<Option<Digest>, OpError> {
-        Ok(Some(Digest::of("")))
+    async fn inputs_digest(&self, inputs: &Inputs<Root>) -> Result<Option<Digest>, OpError> {
+        let step = self.engine.quiet_step();
+        Ok(Some(self.engine.input_digests(&self.op, inputs, &step).await?))
     }
 
     async fn execute(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
         let parent = inputs.parent.clone().unwrap_or_default();
         let lower = self.engine.dirs_of(&parent, step).await?;
         let ingest = self.engine.store.new_layer_dir()?;
-        let spec = self.spec(lower, &ingest);
-        let outcome = match self.run(spec, step).await {
-            Ok(outcome) => outcome,
-            Err(error) => return Err(self.not_run(error)),
-        };
+        let mut spec = self.spec(lower, &ingest);
+        let fresh = self.engine.settings.no_cache.covers(&self.stage);
+        let asking = Asking { engine: &self.engine, op: &self.op, inputs, step, fresh };
+        let mut mounts = StepMounts::prepare(&asking).await?;
+        mounts.apply(&mut spec);
+        let ran = self.run(spec, std::mem::take(&mut mounts.secrets), step).await;
+        drop(mounts);
+        let outcome = ran.map_err(|error| self.not_run(error))?;
         self.check_outcome(&outcome)?;
         let id = self.engine.new_layer_id();
         let dir = self.engine.store.commit_layer_dir(ingest, &id)?;
@@ -194,7 +213,10 @@ mod tests {
     #[test]
     fn hosts_name_the_step_and_what_was_added() {
         let text = hosts("box", &[("db".into(), "10.0.0.2".into())]);
-        assert_eq!(text, "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n");
+        assert_eq!(
+            text,
+            "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n"
+        );
     }
 
     #[test]

@@ -1,0 +1,84 @@
+//! Whose fault an error of an operation is.
+
+use crate::error::ErrorKind;
+use rbuild_copy::CopyError;
+use rbuild_export::ExportError;
+use rbuild_layer::{DecompressError, PackError};
+use rbuild_op::OpFailure;
+use rbuild_registry::RegistryError;
+use rbuild_runtime::RuntimeError;
+use rbuild_snapshot::SnapshotError;
+use rbuild_solver::OpError;
+
+pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
+    if let Some(failure) = error.downcast_ref::<OpFailure>() {
+        return of_operation(failure);
+    }
+    if let Some(error) = error.downcast_ref::<RuntimeError>() {
+        return match error {
+            RuntimeError::User { .. } | RuntimeError::Exec { .. } => ErrorKind::Step,
+            _ => ErrorKind::Environment,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<CopyError>() {
+        return if matches!(error, CopyError::Io { .. }) { ErrorKind::Environment } else { ErrorKind::Usage };
+    }
+    if let Some(error) = error.downcast_ref::<PackError>() {
+        return of_packing(error);
+    }
+    if let Some(error) = error.downcast_ref::<SnapshotError>() {
+        let internal = matches!(error, SnapshotError::InvalidRecipe { .. });
+        return if internal { ErrorKind::Internal } else { ErrorKind::Environment };
+    }
+    if let Some(error) = error.downcast_ref::<ExportError>() {
+        return of_export(error);
+    }
+    // What ADD was to unpack; layers of images come with their own errors.
+    if error.is::<DecompressError>() {
+        return ErrorKind::Usage;
+    }
+    if error.is::<RegistryError>() || error.is::<rbuild_layer::UnpackError>() {
+        return ErrorKind::Registry;
+    }
+    if error.is::<rbuild_store::StoreError>() || error.is::<std::io::Error>() {
+        return ErrorKind::Environment;
+    }
+    ErrorKind::Internal
+}
+
+fn of_operation(failure: &OpFailure) -> ErrorKind {
+    match failure {
+        OpFailure::Process { .. } => ErrorKind::Step,
+        OpFailure::Canceled => ErrorKind::Canceled,
+        OpFailure::NotAllowed { .. } | OpFailure::NotSupported(_) => ErrorKind::Usage,
+        OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,
+        OpFailure::LayerLost(_) => ErrorKind::Environment,
+        OpFailure::WrongDiffId { .. }
+        | OpFailure::WrongChecksum { .. }
+        | OpFailure::WrongCommit { .. }
+        | OpFailure::NoGitReference { .. }
+        | OpFailure::NoGitDirectory { .. }
+        | OpFailure::Git { .. } => ErrorKind::Registry,
+        OpFailure::BadGitReference { .. } | OpFailure::BadSecret(_) => ErrorKind::Usage,
+        OpFailure::NoGit(_) => ErrorKind::Environment,
+    }
+}
+
+fn of_packing(error: &PackError) -> ErrorKind {
+    match error {
+        PackError::Changed { .. } | PackError::Read { .. } | PackError::Write(_) => ErrorKind::Environment,
+        PackError::Unrepresentable { .. } | PackError::Level { .. } => ErrorKind::Usage,
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn of_export(error: &ExportError) -> ErrorKind {
+    match error {
+        ExportError::NotALayout { .. } | ExportError::IsDirectory { .. } | ExportError::SeveralPlatforms => {
+            ErrorKind::Usage
+        }
+        ExportError::Manifest { .. } => ErrorKind::Registry,
+        // Files and streams that cannot be written.
+        _ => ErrorKind::Environment,
+    }
+}

@@ -1,0 +1,115 @@
+//! What decides a RUN's output besides its root and the roots it mounts (C-014).
+
+use rbuild_ir::{ExecOp, Mount, MountKind, Source};
+use rbuild_oci::Digest;
+use serde_json::{Value, json};
+
+/// The preimage of the operation key. `contexts` has, for each mount, the digest of what it shows of a local context.
+///
+/// Every field of the operation is either in the result or named as left out: a new one does not compile before somebody
+/// decides.
+pub(super) fn preimage(op: &ExecOp, contexts: &[Option<Digest>]) -> Value {
+    let ExecOp {
+        args,
+        env,
+        cwd,
+        user,
+        hostname,
+        network,
+        security,
+        mounts,
+        pipes,
+        extra_host_names,
+        ulimits,
+        platform,
+        proxy_env: _,
+        extra_hosts: _,
+    } = op;
+    let mounts: Vec<Value> =
+        mounts.iter().enumerate().map(|(at, one)| mount(one, contexts.get(at).copied().flatten())).collect();
+    let pipes: Vec<Value> =
+        pipes.iter().map(|(name, text)| json!({ "name": name, "text": Digest::of(text) })).collect();
+    json!({
+        "op": "exec",
+        "args": args,
+        "env": env,
+        "cwd": cwd,
+        "user": user,
+        "hostname": hostname,
+        "network": network,
+        "security": security,
+        "mounts": mounts,
+        "pipes": pipes,
+        "extra_host_names": extra_host_names,
+        "ulimits": ulimits,
+        "platform": platform,
+    })
+}
+
+fn mount(mount: &Mount, context: Option<Digest>) -> Value {
+    let Mount { target, kind, readonly } = mount;
+    let kind = match kind {
+        // What the path of a context means is in the digest; the path itself does not matter.
+        MountKind::Bind { from: Source::Context(_), source: _ } => {
+            json!({ "type": "bind", "content": context })
+        }
+        MountKind::Bind { from, source } => json!({ "type": "bind", "from": from, "source": source }),
+        MountKind::Cache { id, sharing, mode, uid, gid, from, source } => {
+            let from = match from {
+                Some(Source::Context(_)) => json!({ "content": context }),
+                other => json!(other),
+            };
+            json!({
+                "type": "cache",
+                "id": (id != target).then_some(id),
+                "sharing": sharing,
+                "mode": mode,
+                "uid": uid,
+                "gid": gid,
+                "from": from,
+                "source": source,
+            })
+        }
+        MountKind::Tmpfs { size } => json!({ "type": "tmpfs", "size": size }),
+        MountKind::Secret { id, env, file, required, mode, uid, gid } => json!({
+            "type": "secret", "id": id, "env": env, "file": file, "required": required,
+            "mode": mode, "uid": uid, "gid": gid,
+        }),
+        MountKind::Ssh { id, required, mode, uid, gid } => json!({
+            "type": "ssh", "id": id, "required": required, "mode": mode, "uid": uid, "gid": gid,
+        }),
+    };
+    json!({ "target": target, "readonly": readonly, "kind": kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(target: &str, kind: MountKind, context: Option<&str>) -> String {
+        mount(&Mount { target: target.into(), kind, readonly: true }, context.map(Digest::of)).to_string()
+    }
+
+    fn bind(path: &str) -> MountKind {
+        MountKind::Bind { from: Source::Context("context".into()), source: path.into() }
+    }
+
+    fn cache(id: &str) -> MountKind {
+        let (from, source) = (None, "/".to_owned());
+        let sharing = rbuild_ir::Sharing::Shared;
+        MountKind::Cache { id: id.into(), sharing, mode: 0o755, uid: 0, gid: 0, from, source }
+    }
+
+    #[test]
+    fn a_090_a_context_counts_by_content() {
+        assert_eq!(shown("/x", bind("/a"), Some("1")), shown("/x", bind("/b"), Some("1")));
+        assert_ne!(shown("/x", bind("/a"), Some("1")), shown("/x", bind("/a"), Some("2")));
+        assert_ne!(shown("/x", bind("/a"), Some("1")), shown("/y", bind("/a"), Some("1")));
+    }
+
+    #[test]
+    fn a_090_a_cache_counts_by_id_only_if_it_has_its_own() {
+        assert!(shown("/x", cache("/x"), None).contains(r#""id":null"#));
+        assert!(shown("/x", cache("mine"), None).contains(r#""id":"mine""#));
+    }
+}

@@ -1,0 +1,143 @@
+//! Where a build's files come from.
+
+use super::site;
+
+/// A-001 (testDockerfileLowercase, testSymlinkedDockerfile, testDockerfileDirs)
+#[test]
+fn finding_the_dockerfile() {
+    let site = site!("finding_the_dockerfile");
+    let context = site.context();
+    context.file("dockerfile", "FROM scratch\nENV which=lower\n");
+    assert!(context.image(&[]).config()["Env"].to_string().contains("which=lower"));
+    let context = site.context();
+    context
+        .file("kept/elsewhere", "FROM scratch\nENV which=linked\n")
+        .symlink("Dockerfile", "kept/elsewhere");
+    assert!(context.image(&[]).config()["Env"].to_string().contains("which=linked"));
+    let context = site.context();
+    context.file("sub/My.Dockerfile", "FROM scratch\nCOPY f /\n").file("f", "f");
+    let path = context.dir.join("sub/My.Dockerfile");
+    assert_eq!(context.image(&["-f", path.to_str().unwrap()]).paths(), ["f"]);
+}
+
+/// A-128, A-129, A-130, A-131, A-132 (testDockerignore)
+#[test]
+fn dockerignore_leaves_out() {
+    let site = site!("dockerignore_leaves_out");
+    let context = site.context();
+    for name in
+        ["foo", "bar", "baz", "bay", "dir/keep", "dir/drop", "dir/sub/deep.txt", "other/deep.txt", "a.tmp/x"]
+    {
+        context.file(name, name);
+    }
+    context.file(".dockerignore", "\u{feff}# comment\nbar\n  ba?  \n!bay\ndir/*\n!dir/keep\n**/deep.txt\n!dir/sub/deep.txt\n/*.tmp/\nDockerfile\n.dockerignore\n");
+    let image = context.image_of("FROM scratch\nCOPY . .\n");
+    let expected = ["bay", "dir", "dir/keep", "dir/sub", "dir/sub/deep.txt", "foo", "other"];
+    assert_eq!(image.paths(), expected);
+    context.build_of("FROM scratch\nCOPY bar /\n").refused(2, "\"/bar\": not found");
+    let image = context.image_of("FROM busybox AS b\nRUN touch /bar\nFROM scratch\nCOPY --from=b bar /\n");
+    assert_eq!(image.paths(), ["bar"], "it means nothing for stages");
+}
+
+/// A-129 (testDockerignoreInvalid)
+#[test]
+fn a_bad_dockerignore_is_an_error() {
+    let site = site!("a_bad_dockerignore_is_an_error");
+    let context = site.context();
+    for (pattern, message) in [("!\n", "illegal exclusion pattern"), ("[bad\n", "syntax error in pattern")] {
+        context.file(".dockerignore", pattern);
+        context.build_of("FROM scratch\nCOPY . .\n").refused(2, message);
+    }
+}
+
+/// A-128 (testDockerignoreOverride)
+#[test]
+fn a_dockerfiles_own_ignore_file_replaces_the_common_one() {
+    let site = site!("a_dockerfiles_own_ignore_file_replaces_the_common_one");
+    let context = site.context();
+    context.file("foo", "").file("bar", "").file(".dockerignore", "bar\nother*\n.dock*\nDockerfile");
+    context
+        .file("other.Dockerfile", "FROM scratch\nCOPY . .\n")
+        .file("Dockerfile", "FROM scratch\nCOPY . .\n");
+    context.file("other.Dockerfile.dockerignore", "foo\n*ocker*\n");
+    let other = context.dir.join("other.Dockerfile");
+    assert_eq!(context.image(&["-f", other.to_str().unwrap()]).paths(), ["bar"]);
+    assert_eq!(context.image(&[]).paths(), ["foo"]);
+}
+
+/// C-010 (testContextChangeDirToFile, testContextChange…)
+#[test]
+fn a_changed_context_is_seen() {
+    let site = site!("a_changed_context_is_seen");
+    let context = site.context();
+    context.file("foo/sub", "1");
+    assert_eq!(context.image_of("FROM scratch\nCOPY foo /\n").paths(), ["sub"]);
+    std::fs::remove_dir_all(context.dir.join("foo")).unwrap();
+    context.file("foo", "now a file");
+    let image = context.image_of("FROM scratch\nCOPY foo /\n");
+    assert_eq!((image.paths(), image.text("foo")), (vec!["foo"], "now a file"));
+    std::fs::remove_file(context.dir.join("foo")).unwrap();
+    context.symlink("foo", "bar").file("bar", "behind a link");
+    assert_eq!(context.image_of("FROM scratch\nCOPY foo /\n").text("foo"), "behind a link");
+}
+
+/// C-011 (testCopyWildcardCache, testWildcardRenameCache): what a wildcard matches decides, by name and content.
+#[test]
+fn renaming_a_matched_file_is_a_change() {
+    let site = site!("renaming_a_matched_file_is_a_change");
+    let context = site.context();
+    context.file("foo1", "1").file("bar", "b");
+    let dockerfile = "FROM busybox AS base
+COPY foo* /files/
+RUN cat /proc/sys/kernel/random/uuid > /unique
+COPY bar /files/
+FROM scratch
+COPY --from=base /unique /
+";
+    let unique = || context.image_of(dockerfile).text("unique").to_owned();
+    let first = unique();
+    context.file("bar", "changed").file("unrelated", "x");
+    crate::support::set_times(&context.dir.join("foo1"), 1_600_000_000);
+    assert_eq!(unique(), first, "neither later steps nor times matter");
+    std::fs::rename(context.dir.join("foo1"), context.dir.join("foo2")).unwrap();
+    let renamed = unique();
+    assert_ne!(renamed, first);
+    context.file("foo3", "3");
+    assert_ne!(unique(), renamed);
+}
+
+/// A-043 (testNamedLocalContext, testNamedImageContext, testNamedOCILayoutContext, testNamedFilteredContext)
+#[test]
+fn named_contexts_replace_stages_and_images() {
+    let site = site!("named_contexts_replace_stages_and_images");
+    let replacement = site.context();
+    let name = "test.local/replacement";
+    replacement.file("Dockerfile", "FROM busybox\nENV FROM_CONTEXT=yes\nRUN echo -n image > /marker\n");
+    assert_eq!(replacement.build(&["-t", name]).code, 0);
+    let layout = format!("oci-layout://{}:{name}:latest", site.store().display());
+    let local = site.context();
+    local.file("marker", "directory").file("ignored", "").file(".dockerignore", "ignored\n.dockerignore\n");
+    let local = local.dir.to_str().unwrap();
+    let context = site.context();
+    context.file("marker", "main");
+    let dockerfile = "FROM other.example/base AS base
+RUN env | grep FROM_CONTEXT > /env
+FROM scratch AS stage
+COPY marker /
+FROM scratch
+COPY --from=base /marker /env /
+COPY --from=stage / /stage/
+COPY --from=free / /free/
+";
+    context.file("Dockerfile", dockerfile);
+    let contexts =
+        [format!("other.example/base={layout}"), format!("stage={local}"), format!("free={local}")];
+    let args: Vec<&str> = contexts.iter().flat_map(|context| ["--build-context", context]).collect();
+    let image = context.image(&args);
+    assert_eq!(image.paths(), ["env", "free", "free/marker", "marker", "stage", "stage/marker"]);
+    assert_eq!((image.text("marker"), image.text("stage/marker")), ("image", "directory"));
+    assert_eq!(image.text("env"), "FROM_CONTEXT=yes\n");
+    let contexts = [format!("other.example/base:latest=docker-image://{name}"), format!("free={local}")];
+    let args: Vec<&str> = contexts.iter().flat_map(|context| ["--build-context", context]).collect();
+    assert_eq!(context.image(&args).text("stage/marker"), "main", "the stage is its own again");
+}

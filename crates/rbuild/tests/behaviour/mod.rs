@@ -1,0 +1,21 @@
+//! The tests, by subject.
+
+mod add;
+mod config;
+mod context;
+mod copy;
+mod links;
+mod run;
+mod stages;
+mod text;
+
+/// The site of this process, or the end of the test with a `skipped` line.
+macro_rules! site {
+    ($test:expr) => {
+        match crate::support::site($test) {
+            Some(site) => site,
+            None => return,
+        }
+    };
+}
+pub(crate) use site;

@@ -1,0 +1,13 @@
+//! Whole builds with the real binary: RUN in namespaces, a real store, other tools reading the result.
+//!
+//! They need root and overlayfs. One binary, so that its parts share the bases and link once.
+#![allow(unreachable_pub, reason = "nothing outside this binary sees its modules")]
+
+mod bad_input;
+mod cache;
+mod config;
+mod context;
+mod copying;
+mod image;
+mod outputs;
+mod running;
