@@ -347,7 +347,7 @@ pub struct SourceContent {
 pub struct CopyInstruction {
     /// Sources and destination.
     pub paths: SourcesAndDest,
-    /// `--from`, never expanded.
+    /// `--from` as written. BuildKit never expands it; lowering puts in ARGs (see `scope.rs`).
     pub from: Option<Word>,
     /// `--chown`, unexpanded.
     pub chown: Option<Word>,

@@ -1,7 +1,7 @@
 //! A short run of the fuzz targets without cargo-fuzz: seeds from testdata, changed at random, always in the same way.
 //! `RBUILD_FUZZ_ITERATIONS` makes it longer; scripts/fuzz.sh runs the long form.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
 
 #[path = "../fuzz/src/lib.rs"]
 #[allow(unreachable_pub, reason = "it is a library elsewhere")]

@@ -94,8 +94,13 @@ pub async fn build(
         reporter,
         cancel,
     };
+    let (store, reporter) = (build.store.clone(), build.reporter.clone());
     let built = build.run(Arc::new(plan), &definition, &inputs).await;
     contexts.remember();
+    // The index is opened when it is first asked, so that only now it is known whether it was damaged.
+    for text in store.take_warnings() {
+        reporter.report(Event::Warning { text });
+    }
     built
 }
 

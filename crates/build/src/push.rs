@@ -6,6 +6,7 @@ use crate::images::Images;
 use rbuild_event::Event;
 use rbuild_oci::{Descriptor, Digest, Reference};
 use rbuild_registry::PushOutcome;
+use rbuild_registry::RegistryError;
 use rbuild_solver::{OpError, StepContext};
 use rbuild_store::Store;
 use std::collections::HashMap;
@@ -59,7 +60,7 @@ impl Pusher {
             let path = self.store.blob_path(&blob.digest);
             let pushing = self.images.client().push_blob(name, blob, &path, &sources);
             let outcome = tokio::select! {
-                outcome = pushing => outcome?,
+                outcome = pushing => outcome.map_err(|source| FailedPush { name: name.to_string(), source: Box::new(source) })?,
                 () = step.cancel.cancelled() => return Err(rbuild_op::OpFailure::Canceled.into()),
             };
             self.store.remember_blob_sources(&[blob.digest], &name.name())?;
@@ -109,11 +110,19 @@ impl Pusher {
         Ok(())
     }
 
-    /// An error of pushing, with the name it was meant for.
+    /// An error of packing or pushing a layer.
     pub(crate) fn failed(&self, error: OpError) -> BuildError {
-        match error.downcast::<rbuild_registry::RegistryError>() {
-            Ok(source) => BuildError::Push { name: self.names[0].to_string(), source },
+        match error.downcast::<FailedPush>() {
+            Ok(failed) => BuildError::Push { name: failed.name, source: failed.source },
             Err(error) => BuildError::Export(error),
         }
     }
+}
+
+/// A blob that could not be pushed, and under which name it was to be.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to push {name}: {source}")]
+struct FailedPush {
+    name: String,
+    source: Box<RegistryError>,
 }

@@ -212,6 +212,12 @@ pub(crate) struct BuildArgs {
     /// Add a line to /etc/hosts of RUN steps
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
+    /// Secret for RUN --mount=type=secret: id=ID[,src=FILE | ,env=VARIABLE]
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) secret: Vec<String>,
+    /// SSH agent for RUN --mount=type=ssh: default (the agent of $SSH_AUTH_SOCK) or ID=SOCKET
+    #[arg(long, value_name = "default | ID[=SOCKET]")]
+    pub(crate) ssh: Vec<String>,
     /// Grant a permission: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,

@@ -1,8 +1,11 @@
 //! What was typed → what it means.
 
+mod confidential;
+
 use crate::args::BuildArgs;
 use crate::exit::Usage;
 use anyhow::{Context as _, Result};
+use confidential::confidential;
 use rbuild_build::{
     BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
     NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
@@ -46,7 +49,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
         shm_size: args.shm_size.as_deref().map(bytes).transpose()?,
         entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?,
-        confidential: Default::default(),
+        confidential: confidential(&args.secret, &args.ssh, &mut warnings)?,
         max_parallelism: args.max_parallelism,
         stat_cache: !args.no_stat_cache,
         compression: Compression::default(),

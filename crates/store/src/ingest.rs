@@ -1,11 +1,12 @@
 //! `ingest/`: where everything is written before it is renamed into place; and `trash/`.
 
 use crate::error::{IoContext, Result};
-use crate::fsutil::{flock_fd, is_at, make_dir, optional, random_name, remove_tree};
+use crate::fsutil::{flock_fd, is_at, optional, random_name, remove_tree};
 use crate::{StoreError, locked};
 use rustix::fs::FlockOperation;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,10 +39,12 @@ impl Session {
         loop {
             let name = format!("{}-{}-{}", std::process::id(), boot_id(), random_name());
             let dir = self.root.join("ingest").join(name);
-            make_dir(&dir, 0o700).at("create", &dir)?;
+            fs::DirBuilder::new().mode(0o700).create(&dir).at("create", &dir)?;
+            // From here on it may be gone at any time, until the lock is known to be on what is in its place.
             let Some(file) = optional(File::open(&dir)).at("open", &dir)? else { continue };
             let ours = flock_fd(&file, FlockOperation::NonBlockingLockExclusive).at("lock", &dir)?;
             if ours && is_at(&file, &dir).at("examine", &dir)? {
+                file.set_permissions(fs::Permissions::from_mode(0o700)).at("change the mode of", &dir)?;
                 return Ok((dir, file));
             }
         }
@@ -105,5 +108,43 @@ pub(crate) fn empty_trash(trash: &Path) {
     let Ok(entries) = fs::read_dir(trash) else { return };
     for entry in entries.flatten() {
         let _ = remove_tree(&entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    /// Other processes clear up whenever they open the store, also between the creation of a session's directory and its lock.
+    #[test]
+    fn sessions_begin_while_others_clear_up() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["ingest", "trash"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        clear_abandoned(root.path()).unwrap();
+                    }
+                });
+            }
+            let begin = || {
+                for _ in 0..300 {
+                    let path = Session::new(root.path()).new_path("x");
+                    if let Err(error) = path {
+                        return Some(error.to_string());
+                    }
+                }
+                None
+            };
+            let failed = begin();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(failed, None);
+        });
+        empty_trash(&root.path().join("trash"));
     }
 }

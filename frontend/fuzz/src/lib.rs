@@ -39,7 +39,7 @@ pub fn parser(data: &[u8]) {
     assert_eq!(nodes_json(&file).as_array().map(Vec::len), Some(file.nodes.len()));
     let options = LowerOptions {
         build_platform: Platform::linux("amd64"),
-        all_stages: data.len() % 2 == 0,
+        all_stages: data.len().is_multiple_of(2),
         ..LowerOptions::default()
     };
     if found.iter().any(Diagnostic::is_error) {

@@ -2,6 +2,7 @@
 
 use super::{Finding, Rule};
 use crate::ast::Word;
+use crate::source::MAX_DIAGNOSTICS;
 use crate::suggest::suggest;
 use std::collections::BTreeSet;
 
@@ -11,7 +12,8 @@ pub(crate) static RULE: Rule =
 
 /// `known`: names of global ARGs, with or without a value, and of platform arguments.
 pub(crate) fn check(word: &Word, unmatched: &BTreeSet<String>, known: &BTreeSet<String>) -> Vec<Finding> {
-    let unknown = unmatched.iter().filter(|name| !known.contains(*name));
+    // One word may refer to any number of names; nobody reads about all of them.
+    let unknown = unmatched.iter().filter(|name| !known.contains(*name)).take(MAX_DIAGNOSTICS);
     unknown
         .map(|name| {
             let message = format!("FROM argument '{name}' is not declared");

@@ -1,0 +1,167 @@
+//! `check`, `plan`, `ast`, `--check` and `--call`: looking at a Dockerfile without building it. Needs neither root nor a
+//! registry: everything stands on `scratch`.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+struct Context {
+    dir: tempfile::TempDir,
+}
+
+impl Context {
+    fn of(dockerfile: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
+        Self { dir }
+    }
+
+    /// Runs rbuild in the context's directory.
+    fn rbuild(&self, args: &[&str]) -> Output {
+        let store = self.dir.path().join("store");
+        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_rbuild")));
+        command.args(args).current_dir(self.dir.path()).env("RBUILD_ROOT", store);
+        command.env_remove("DOCKER_DEFAULT_PLATFORM").output().unwrap()
+    }
+
+    /// Exit code and standard output.
+    fn run(&self, args: &[&str]) -> (Option<i32>, String) {
+        let output = self.rbuild(args);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let (_, text) = self.run(args);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}\n{text}"))
+    }
+}
+
+const CLEAN: &str = "FROM scratch\nCOPY Dockerfile /\n";
+const WARNS: &str = "FROM scratch AS one\nCMD sleep 1\nFROM scratch\nWORKDIR a\n";
+
+/// D-019: check ends with 1 when it found something; without a target every stage is looked at.
+#[test]
+fn check_has_an_exit_code() {
+    for (dockerfile, args, code, words) in [
+        (CLEAN, &["check"][..], 0, &["no warnings found"][..]),
+        (
+            WARNS,
+            &["check", "."],
+            1,
+            &["JSONArgsRecommended", "WorkdirRelativePath", "Dockerfile:2:5", "2 warnings"],
+        ),
+        (WARNS, &["build", "--check", "."], 1, &["2 warnings"]),
+        (WARNS, &["check", "--target", "one"], 1, &["JSONArgsRecommended", "1 warning"]),
+        (WARNS, &["--call=check,ignorestatus=true", "."], 0, &["2 warnings"]),
+        (WARNS, &["check", "--build-arg", "BUILDKIT_DOCKERFILE_CHECK=skip=all"], 0, &["no warnings"]),
+        (
+            "# check=error=true\nFROM scratch as a\n",
+            &["check"],
+            1,
+            &["FromAsCasing", "1 warning has been found"],
+        ),
+        (
+            "FROM scratch\nMAINTAINER x\nCOPPY a b\n",
+            &["check"],
+            2,
+            &["COPPY", "MaintainerDeprecated", "1 error"],
+        ),
+        ("", &["check"], 2, &["cannot be empty"]),
+    ] {
+        let (got, out) = Context::of(dockerfile).run(args);
+        assert_eq!(got, Some(code), "{args:?}\n{out}");
+        words.iter().for_each(|word| assert!(out.contains(word), "{args:?}: no {word}\n{out}"));
+    }
+}
+
+/// E-019: the ignore file is read as for a build.
+#[test]
+fn check_reads_the_ignore_file() {
+    let context = Context::of("FROM scratch\nCOPY a.log b.txt /\n");
+    std::fs::write(context.dir.path().join(".dockerignore"), "# logs\n*.log\n").unwrap();
+    let found = context.json(&["check", "--format", "json"]);
+    assert_eq!(found["warnings"][0]["ruleName"], "CopyIgnoredFile");
+    assert_eq!(found["warnings"].as_array().unwrap().len(), 1);
+    let sarif = context.json(&["check", "--format", "sarif"]);
+    let result = &sarif["runs"][0]["results"][0];
+    assert_eq!(result["ruleId"], "CopyIgnoredFile");
+    assert!(result["message"]["text"].as_str().unwrap().contains("`*.log` on line 2 of .dockerignore"));
+    assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startColumn"], 6);
+}
+
+#[test]
+fn a_build_with_violations_is_refused() {
+    let context = Context::of("# check=error=true\nFROM scratch as a\n");
+    let output = context.rbuild(&["build", "."]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("lint violation found for rules: FromAsCasing"), "{said}");
+}
+
+const DESCRIBED: &str = "# V of everything\nARG V=1\n# base what all stand on\nFROM scratch AS base\nARG V\n\
+    # X one more\nARG X=$V.2\nFROM base AS tool\nRUN --mount=type=secret,id=token,required \
+    --mount=type=cache,id=deps,target=/c --mount=type=ssh true\n# app the program\nFROM base AS app\nCOPY --from=tool /a /\n";
+
+/// D-019: outline and targets as BuildKit shows them.
+#[test]
+fn outline_and_targets() {
+    let context = Context::of(DESCRIBED);
+    let (code, text) = context.run(&["--call=outline", "--build-arg", "V=7", "."]);
+    let wanted = "TARGET:        app\nDESCRIPTION:   the program\n\nBUILD ARG   VALUE   DESCRIPTION\n\
+                  V           7\nX           7.2     one more\n\nSECRET   REQUIRED\ntoken    true\n\n\
+                  SSH       REQUIRED\ndefault\n\nCACHE MOUNT\ndeps\n";
+    // With a build argument it is the stage's ARG that counts, which has no description, as in BuildKit.
+    assert_eq!((code, &*text), (Some(0), wanted));
+    let (_, text) = context.run(&["--call=outline", "."]);
+    assert!(text.contains("V           1       of everything\n"), "{text}");
+    let outline = context.json(&["--call", "outline,format=json", "--target=base", "."]);
+    assert_eq!((&outline["name"], &outline["description"]), (&"base".into(), &"what all stand on".into()));
+    assert!(outline["secrets"].is_null() && outline["args"][1]["name"] == "X");
+    let (_, targets) = context.run(&["--call=targets", "."]);
+    assert_eq!(
+        targets,
+        "TARGET          DESCRIPTION\nbase            what all stand on\ntool\napp (default)   the program\n"
+    );
+    let targets = context.json(&["--call=targets,format=json", "."]);
+    assert_eq!(
+        (&targets["targets"][2]["default"], &targets["targets"][1]["base"]),
+        (&true.into(), &"base".into())
+    );
+}
+
+/// Nothing is executed, and the same file gives the same digests.
+#[test]
+fn plan_shows_steps_and_config() {
+    let context = Context::of("FROM scratch AS a\nENV K=v\nRUN does not exist\nLABEL l=1\nUSER u\n");
+    let (code, text) = context.run(&["plan"]);
+    assert_eq!(code, Some(0), "{text}");
+    for word in ["RUN does not exist", "K=v", "l=1", "User", "linux/"] {
+        assert!(text.contains(word), "no {word}\n{text}");
+    }
+    let plan = context.json(&["plan", "--format=json"]);
+    assert_eq!(plan, context.json(&["--call=plan,format=json", "."]));
+    let step = &plan["steps"][0];
+    assert_eq!((&step["kind"], &step["stage"], &step["lines"][0]), (&"exec".into(), &"a".into(), &3.into()));
+    assert_eq!(step["digest"], plan["root"]);
+    assert_eq!(plan["config"]["Labels"]["l"], "1");
+    assert_eq!(plan["history"].as_array().unwrap().len(), 4);
+    let output = Context::of("FROM scratch\nCOPY --from=no-such-stage:1@ a /\n").rbuild(&["plan"]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn ast_in_both_forms() {
+    let context = Context::of("# escape=`\nFROM scratch\nRUN [\"a\", \"b\"]\n");
+    assert_eq!(
+        context.run(&["ast", "--format=sexp"]),
+        (Some(0), "(from \"scratch\")\n(run \"a\" \"b\")\n".into())
+    );
+    let tree = context.json(&["ast"]);
+    assert_eq!((&tree["escape"], &tree["nodes"][1]["json"]), (&"`".into(), &true.into()));
+    let broken = Context::of("FROM scratch\nCOPPY a\n").rbuild(&["ast", "--format", "sexp"]);
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&broken.stdout).starts_with("(from \"scratch\")"));
+    assert!(String::from_utf8_lossy(&broken.stderr).contains("unknown instruction: COPPY"));
+}

@@ -1,0 +1,139 @@
+//! Secrets and SSH agents.
+
+use crate::bed::{Bed, bed, holding};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const SSH_ADD: &str = "/usr/bin/ssh-add";
+const VALUE: &str = "correct-horse-battery-staple-4711";
+
+#[test]
+fn a_087_a_secret_is_a_file_or_a_variable() {
+    let Some(bed) = bed("a_087_a_secret_is_a_file_or_a_variable") else { return };
+    let file = bed.path("token");
+    fs::write(&file, VALUE).unwrap();
+    let secret = format!("id=token,src={}", file.display());
+    let args = ["--secret", secret.as_str()];
+    for step in [
+        "--mount=type=secret,id=token test $(cat /run/secrets/token) = $WANT && test $(stat -c %a:%u:%g /run/secrets/token) = 400:0:0",
+        "--mount=type=secret,id=token grep -q '/run/secrets/token tmpfs ro,nosuid,nodev,noexec' /proc/mounts",
+        "--mount=type=secret,id=token,target=/s,mode=0444,uid=5,gid=6 test $(stat -c %a:%u:%g /s) = 444:5:6",
+        "--mount=type=secret,id=token ! touch /run/secrets/token 2>/dev/null",
+        "--mount=type=secret,id=token,env=TOKEN test $TOKEN = $WANT && test ! -e /run/secrets/token",
+        "--mount=type=secret,id=token,env=TOKEN,target=/s test $TOKEN = $WANT && test $(cat /s) = $WANT",
+        "--mount=type=secret,target=/root/token test $(cat /root/token) = $WANT",
+        "--mount=type=secret,id=token,required=true test -s /run/secrets/token",
+        "--mount=type=secret,id=none test ! -e /run/secrets/none",
+        "--mount=type=secret,id=none,env=TOKEN test -z $TOKEN && env | grep -q ^TOKEN=$",
+    ] {
+        bed.build(&format!("RUN {}", step.replace("$WANT", VALUE)), &args).succeeded();
+    }
+    for option in ["required", "required=true"] {
+        let step = format!("RUN --mount=type=secret,id=none,{option} true");
+        bed.build(&step, &args).failed_with("secret none: not found");
+    }
+    let mut command = bed.command("RUN --mount=type=secret,id=FROM_ENV test $(cat /run/secrets/FROM_ENV) = value", &["--secret", "id=FROM_ENV"]);
+    assert!(command.env("FROM_ENV", "value").status().unwrap().success());
+}
+
+#[test]
+fn a_087_no_byte_of_a_secret_is_kept() {
+    let Some(bed) = bed("a_087_no_byte_of_a_secret_is_kept") else { return };
+    let file = bed.path("token");
+    fs::write(&file, format!("{VALUE}\n")).unwrap();
+    let secret = format!("id=token,src={}", file.display());
+    let out = bed.path("image.tar");
+    let output = format!("type=oci,dest={}", out.display());
+    let dockerfile = "RUN --mount=type=secret,id=token,env=TOKEN --mount=type=secret,id=token,target=/s \
+                      cat /s; echo \"it is $TOKEN!\" >&2; test -n \"$TOKEN\" && touch /used\n\
+                      RUN --mount=type=secret,id=token --mount=type=cache,target=/c grep -q horse /run/secrets/token";
+    let built = bed.build(dockerfile, &["--secret", &secret, "-t", "app", "-o", &output]).succeeded();
+    assert!(!built.said.contains(VALUE) && built.said.contains("it is ****!"), "{}", built.said);
+    assert_eq!(holding(&bed.store(), VALUE.as_bytes()), Vec::<std::path::PathBuf>::new());
+    assert!(!fs::read(out).unwrap().windows(VALUE.len()).any(|part| part == VALUE.as_bytes()));
+    let failed = bed.build("RUN --mount=type=secret,id=token,env=TOKEN echo $TOKEN; exit 3", &["--secret", &secret]);
+    assert!(!failed.said.contains(VALUE), "{}", failed.said);
+    failed.failed_with("exit code: 3");
+    assert_eq!(holding(&bed.store(), VALUE.as_bytes()), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn a_087_another_value_does_not_run_again() {
+    let Some(bed) = bed("a_087_another_value_does_not_run_again") else { return };
+    let file = bed.path("token");
+    let secret = format!("id=token,src={}", file.display());
+    let dockerfile = "RUN --mount=type=secret,id=token touch /done";
+    for (value, executed) in [("first", true), ("second", false)] {
+        fs::write(&file, value).unwrap();
+        let built = bed.build(dockerfile, &["--secret", &secret]).succeeded();
+        assert_eq!(built.executed() > 0, executed, "{}", built.said);
+    }
+    assert_eq!(bed.build(dockerfile, &[]).succeeded().executed(), 0);
+}
+
+#[test]
+fn d_011_secrets_are_checked() {
+    let Some(bed) = bed("d_011_secrets_are_checked") else { return };
+    fs::write(bed.path("big"), vec![b'x'; (500 << 10) + 1]).unwrap();
+    let big = format!("id=big,src={}", bed.path("big").display());
+    bed.build("RUN true", &["--secret", &big]).failed_with("secret big too big. max size 500KB");
+    bed.build("RUN true", &["--secret", "id=x,src=/no/such"]).failed_with("secret x: cannot read");
+    fs::write(bed.path("binary"), b"\xff\xfe").unwrap();
+    let binary = format!("id=binary,src={}", bed.path("binary").display());
+    bed.build("RUN --mount=type=secret,id=binary,env=B true", &["--secret", &binary]).failed_with("variable B");
+    bed.build("RUN --mount=type=secret,id=binary,required true # file", &["--secret", &binary]).succeeded();
+}
+
+/// A running agent without keys; dropping it ends it.
+struct Agent(std::process::Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Puts `ssh-add` with the libraries that it needs into the context, and starts an agent. `None` where there is no OpenSSH.
+fn agent(bed: &Bed, socket: &Path) -> Option<Agent> {
+    let libraries = Command::new("ldd").arg(SSH_ADD).output().ok().filter(|output| output.status.success())?;
+    let libraries = String::from_utf8(libraries.stdout).unwrap();
+    for path in libraries.split_whitespace().filter(|word| word.starts_with('/')).chain([SSH_ADD]) {
+        let copy = bed.context().join("ssh").join(path.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(path, copy).unwrap();
+    }
+    let mut command = Command::new("ssh-agent");
+    command.arg("-D").arg("-a").arg(socket).stdout(Stdio::null()).stderr(Stdio::null());
+    let agent = Agent(command.spawn().ok()?);
+    while !socket.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    Some(agent)
+}
+
+#[test]
+fn a_088_the_agent_is_forwarded() {
+    let Some(bed) = bed("a_088_the_agent_is_forwarded") else { return };
+    let socket = bed.path("agent");
+    let Some(_agent) = agent(&bed, &socket) else {
+        println!("skipped: a_088_the_agent_is_forwarded: no ssh-agent and ssh-add here");
+        return;
+    };
+    let ask = "ssh-add -l | grep -q 'agent has no identities'";
+    let given = format!("default={}", socket.display());
+    let args = ["--ssh", given.as_str()];
+    let mode = "test $(stat -c %a:%u:%g $SSH_AUTH_SOCK) = 600:0:0";
+    let name = "test $SSH_AUTH_SOCK = /run/buildkit/ssh_agent.0";
+    let with = |step: &str| format!("COPY ssh /\n{step}");
+    bed.build(&with(&format!("RUN --mount=type=ssh {mode} && {name} && {ask}")), &args).succeeded();
+    // The agent itself takes root and its owner only.
+    let step = format!("USER 5:6\nRUN --mount=type=ssh,uid=5,gid=6,mode=0660,target=/tmp/agent test -S /tmp/agent && {ask}");
+    bed.build(&with(&step), &args).succeeded();
+    bed.build(&with(&format!("USER 5:6\nRUN --mount=type=ssh {ask}")), &args).failed_with("exit code: 1");
+    bed.build("RUN --mount=type=ssh test ! -e $SSH_AUTH_SOCK # none", &[]).succeeded();
+    bed.build("RUN --mount=type=ssh,required true", &[]).failed_with("ssh agent default: not found");
+    bed.build("RUN --mount=type=ssh,id=other,required true", &args).failed_with("ssh agent other: not found");
+    bed.build("RUN true", &["--ssh", "default"]).failed_with("make sure SSH_AUTH_SOCK is set");
+}
