@@ -12,6 +12,7 @@ mod directive;
 pub mod dump;
 pub mod env;
 mod flag;
+pub mod gitref;
 pub mod heredoc;
 pub mod instruction;
 mod json;
@@ -38,7 +39,7 @@ pub use directive::detect_syntax;
 pub use lint::syntax_warnings;
 pub use lower::{
     ExcludedBy, IgnoreRule, IgnoreRules, ImageRequest, LowerOptions, Lowered, NamedContext, ResolveError,
-    ResolvedImage, Resolver, examine, image_requests, lower,
+    ResolvedImage, Resolver, examine, filename_of_url, image_requests, lower,
 };
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, targets};
 pub use parser::{parse, parse_onbuild};

@@ -6,7 +6,7 @@ use rbuild_frontend::{
     Diagnostic, ImageRequest, LowerOptions, NamedContext, ResolveError, ResolvedImage, Resolver,
     image_requests, lower, parse,
 };
-use rbuild_ir::{Definition, Op};
+use rbuild_ir::{CopySource, Definition, Op, Source};
 use rbuild_oci::{Digest, ImageConfig, Platform};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -284,17 +284,14 @@ fn many_variables_in_from() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
-    let text = "FROM debian\nADD https://example.com/a /\nRUN --security=insecure x\nADD git@h:x.git /\n\
-                ADD --keep-git-dir=true a /\n";
+    let text = "FROM debian\nRUN --security=insecure x\nRUN --security=insecure y\n";
     let diagnostics = lowered(text, &options()).unwrap_err();
     let refused: Vec<_> = diagnostics.iter().map(|d| (d.message.as_str(), d.lines.start)).collect();
     assert_eq!(
         refused,
         [
-            ("ADD of a URL is not supported yet", 2),
+            ("RUN --security=insecure is not supported yet", 2),
             ("RUN --security=insecure is not supported yet", 3),
-            ("ADD of a git repository is not supported yet", 4),
-            ("ADD --keep-git-dir is not supported yet", 5),
         ]
     );
     assert!(diagnostics.iter().all(|diagnostic| diagnostic.help.is_some()));
@@ -359,4 +356,59 @@ fn many_instructions() {
     }
     text.push_str("FROM base\nCOPY --from=base / /\n");
     assert_eq!(lowered(&text, &options()).unwrap().vertices.len(), 15_002);
+}
+
+/// A-115 to A-119: fetched sources are vertices of their own, equal ones are one, and names hold no credentials.
+#[test]
+fn fetched_sources_are_vertices() {
+    let text = "FROM scratch\nADD https://u:pw@h/x/a.txt /a\nADD https://u:pw@h/x/a.txt https://h/a.git#v1:sub /b/\n";
+    let definition = lowered(text, &options()).unwrap();
+    let distinct: std::collections::HashSet<_> = definition.vertices.iter().map(|v| v.digest).collect();
+    assert_eq!(distinct.len(), 4);
+    let all = serde_json::to_string(&definition).unwrap();
+    assert!(!all.contains("pw@") && all.contains("https://xxxxx:xxxxx@h/x/a.txt"), "{all}");
+    let Some(Op::Copy(copy)) = definition.vertices.last().map(|vertex| vertex.op.clone()) else { panic!() };
+    let paths: Vec<_> = copy
+        .sources
+        .iter()
+        .map(|source| match source {
+            CopySource::Path { from, path } => (from.clone(), path.as_str()),
+            CopySource::Inline { .. } => panic!(),
+        })
+        .collect();
+    assert_eq!(paths, [(Source::Input(0), "/a.txt"), (Source::Input(1), "/")]);
+    let gits: Vec<_> = definition
+        .vertices
+        .iter()
+        .filter_map(|vertex| match &vertex.op {
+            Op::Git(git) => Some((git.reference.as_str(), git.subdir.as_str(), git.submodules)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(gits, [("v1", "sub", true)]);
+}
+
+#[test]
+fn wrong_fetched_sources_are_refused() {
+    for (line, message) in [
+        ("COPY https://h/a /", "source can't be a URL for COPY"),
+        ("COPY https://h/a.git /", "source can't be a git ref for COPY"),
+        ("COPY git@h:a /", "source can't be a git ref for COPY"),
+        ("ADD --checksum=sha256:1 a /", "checksum requires HTTP(S) or Git sources"),
+        (
+            "ADD --checksum=sha256:1 https://h/a https://h/b /",
+            "checksum can't be specified for multiple sources",
+        ),
+        ("ADD --checksum=md5:abc https://h/a /", "unsupported digest algorithm"),
+        (
+            "ADD --checksum=nohex! https://h/a.git /",
+            "invalid checksum \"nohex!\", expected a commit id in hex",
+        ),
+        ("ADD https://h/a.git#--upload-pack=x /", "invalid git ref \"--upload-pack=x\""),
+        ("ADD https://h/a.git?foo=bar /", "unexpected query \"foo\""),
+    ] {
+        let text = format!("FROM scratch\n{line}\n");
+        let diagnostics = lowered(&text, &options()).unwrap_err();
+        assert_eq!(diagnostics[0].message, message, "{line}");
+    }
 }

@@ -13,7 +13,7 @@ use rbuild_event::{Event, Reporter};
 use rbuild_graph::Plan;
 use rbuild_ir::{Definition, ImageResult};
 use rbuild_oci::{Descriptor, Digest, Reference};
-use rbuild_op::{Engine, EngineSettings, LayerCache, Root, operation};
+use rbuild_op::{Engine, EngineSettings, LayerCache, Remote, Root, operation};
 use rbuild_registry::ClientConfig;
 use rbuild_solver::{Outcome, SolveOptions, Solver, StepContext};
 use rbuild_store::Store;
@@ -59,7 +59,7 @@ pub struct BuildResult {
 /// See [`BuildError`]; nothing half-written is left under a final name.
 pub async fn build(
     environment: &Environment,
-    request: BuildRequest,
+    mut request: BuildRequest,
     reporter: Reporter,
     cancel: CancellationToken,
 ) -> Result<BuildResult, BuildError> {
@@ -68,12 +68,14 @@ pub async fn build(
         reporter.report(Event::Warning { text });
     }
     let _lease = store.lease()?;
-    let mut inputs = read_inputs(&request, &store)?;
+    let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
+    let fetched = crate::remote::fetch(&mut request, &remote, &store, &reporter, &cancel).await?;
+    let mut inputs = read_inputs(&request, fetched.main, &store)?;
     let images = Images::new(store.clone(), environment.registry.clone(), &request, reporter.clone());
     let images = Arc::new(images);
     let definition = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
-    let contexts = Contexts::open(&request, &mut inputs, &store)?;
+    let contexts = Contexts::open(&request, &mut inputs, &fetched, &store)?;
     let build = Build {
         engine: Arc::new(engine(
             environment,
@@ -82,6 +84,7 @@ pub async fn build(
             &store,
             &images,
             &definition.image,
+            remote,
             &cancel,
         )),
         names: names(&request),
@@ -101,6 +104,7 @@ pub async fn build(
     built
 }
 
+#[allow(clippy::too_many_arguments, reason = "each is another room's")]
 fn engine(
     environment: &Environment,
     request: &BuildRequest,
@@ -108,6 +112,7 @@ fn engine(
     store: &Store,
     images: &Arc<Images>,
     image: &ImageResult,
+    remote: Remote,
     cancel: &CancellationToken,
 ) -> Engine {
     let settings = EngineSettings {
@@ -120,6 +125,7 @@ fn engine(
         confidential: request.confidential.clone(),
         no_cache: request.no_cache.clone(),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
+        remote,
         cancel: cancel.clone(),
     };
     let engine = Engine::new(store.clone(), settings, Arc::clone(images) as _);

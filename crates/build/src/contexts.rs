@@ -2,6 +2,7 @@
 
 use crate::dockerfile::{Inputs, named_context_rules};
 use crate::error::BuildError;
+use crate::remote::FetchedContexts;
 use crate::request::{BuildRequest, NamedContext};
 use rbuild_context::{Filter, Ignore, LocalContext, StatCache};
 use rbuild_op::LocalSource;
@@ -22,10 +23,11 @@ pub(crate) struct Contexts {
 }
 
 impl Contexts {
-    /// Opens the main context and all named local ones.
+    /// Opens the main context and all named ones that are directories.
     pub(crate) fn open(
         request: &BuildRequest,
         inputs: &mut Inputs,
+        fetched: &FetchedContexts,
         store: &Store,
     ) -> Result<Self, BuildError> {
         let mut contexts = Self::default();
@@ -40,6 +42,9 @@ impl Contexts {
             if let NamedContext::Directory(dir) = context {
                 contexts.add(name, dir, named_context_rules(dir)?, request, store)?;
             }
+        }
+        for (name, dir) in &fetched.named {
+            contexts.add(name, dir, None, request, store)?;
         }
         Ok(contexts)
     }

@@ -28,21 +28,31 @@ pub(crate) struct Inputs {
 }
 
 /// Reads what the request names. An archive context is unpacked into the store's ingest directory.
-pub(crate) fn read_inputs(request: &BuildRequest, store: &Store) -> Result<Inputs, BuildError> {
+///
+/// `fetched` says that the context came from elsewhere: like an archive it is complete in itself.
+pub(crate) fn read_inputs(
+    request: &BuildRequest,
+    fetched: bool,
+    store: &Store,
+) -> Result<Inputs, BuildError> {
     let (context, unpacked) = match &request.context {
         ContextSource::Directory(dir) => (Some(dir.clone()), None),
         ContextSource::Empty => (None, None),
+        ContextSource::Remote(url) => return Err(BuildError::Internal(format!("{url} was not fetched"))),
         ContextSource::Archive(file) => {
             let unpacked = unpack_context(file, store)?;
             (Some(unpacked.upper.clone()), Some(unpacked))
         }
     };
-    let (name, path, text) = dockerfile_text(request, context.as_deref(), unpacked.is_some())?;
-    let ignore = ignore_rules(context.as_deref(), path.as_deref())?;
+    let complete = fetched || unpacked.is_some();
+    let (name, path, text) = dockerfile_text(request, context.as_deref(), complete)?;
+    // what was sent or fetched as a whole is what is meant.
+    let ignore = if complete { None } else { ignore_rules(context.as_deref(), path.as_deref())? };
     Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
 }
 
-/// The name and the bytes of the Dockerfile that a request names. An archive context cannot be looked into.
+/// The name and the bytes of the Dockerfile that a request names. A context that is an archive or has to be fetched cannot
+/// be looked into.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -50,8 +60,8 @@ pub fn read_dockerfile(request: &BuildRequest) -> Result<(String, Vec<u8>), Buil
     let context = match &request.context {
         ContextSource::Directory(dir) => Some(dir.as_path()),
         ContextSource::Empty => None,
-        ContextSource::Archive(_) => {
-            let problem = "the context is an archive: give a directory, or a Dockerfile with -f";
+        ContextSource::Archive(_) | ContextSource::Remote(_) => {
+            let problem = "the context is no directory: give one, or a Dockerfile with -f";
             return Err(BuildError::Request(problem.into()));
         }
     };
@@ -59,21 +69,25 @@ pub fn read_dockerfile(request: &BuildRequest) -> Result<(String, Vec<u8>), Buil
     Ok((name, text))
 }
 
-/// Name, path (if it is a file) and bytes of the Dockerfile.
+/// Name, path (if it is a file) and bytes of the Dockerfile. The files of a `complete` context are somebody else's: their
+/// links lead nowhere outside it.
 fn dockerfile_text(
     request: &BuildRequest,
     context: Option<&Path>,
-    in_archive: bool,
+    complete: bool,
 ) -> Result<(String, Option<PathBuf>, Vec<u8>), BuildError> {
     Ok(match &request.dockerfile {
+        DockerfileSource::Url(url) => {
+            return Err(BuildError::Request(format!("`{url}` has to be fetched: only a build does that")));
+        }
         DockerfileSource::Text { name, text } => (name.clone(), None, text.clone()),
         DockerfileSource::Default => {
             let dir = context.ok_or_else(|| BuildError::Request("there is no Dockerfile".into()))?;
-            let (name, text) = default_dockerfile(dir)?;
+            let (name, text) = default_dockerfile(dir, complete)?;
             (name.to_owned(), Some(dir.join(name)), text)
         }
         DockerfileSource::Path(path) => {
-            let full = match (context, in_archive) {
+            let full = match (context, complete) {
                 (Some(dir), true) => confined(dir, path)?,
                 _ => path.clone(),
             };
@@ -84,9 +98,11 @@ fn dockerfile_text(
 }
 
 /// `Dockerfile`, else `dockerfile`.
-fn default_dockerfile(dir: &Path) -> Result<(&'static str, Vec<u8>), BuildError> {
+fn default_dockerfile(dir: &Path, foreign: bool) -> Result<(&'static str, Vec<u8>), BuildError> {
     for name in ["Dockerfile", "dockerfile"] {
-        match read_bounded(&dir.join(name), MAX_DOCKERFILE) {
+        // A link in somebody else's tree must not lead out of it.
+        let path = if foreign { confined(dir, Path::new(name))? } else { dir.join(name) };
+        match read_bounded(&path, MAX_DOCKERFILE) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(not_read(&dir.join(name), error)),
             Ok(text) => return Ok((name, text)),

@@ -55,7 +55,14 @@ fn of_operation(failure: &OpFailure) -> ErrorKind {
         OpFailure::Archive { source: rbuild_layer::UnpackError::Io { .. }, .. } => ErrorKind::Environment,
         OpFailure::Archive { .. } => ErrorKind::Usage,
         OpFailure::LayerLost(_) => ErrorKind::Environment,
-        OpFailure::WrongDiffId { .. } => ErrorKind::Registry,
+        OpFailure::WrongDiffId { .. }
+        | OpFailure::WrongChecksum { .. }
+        | OpFailure::WrongCommit { .. }
+        | OpFailure::NoGitReference { .. }
+        | OpFailure::NoGitDirectory { .. }
+        | OpFailure::Git { .. } => ErrorKind::Registry,
+        OpFailure::BadGitReference { .. } | OpFailure::BadSecret(_) => ErrorKind::Usage,
+        OpFailure::NoGit(_) => ErrorKind::Environment,
     }
 }
 

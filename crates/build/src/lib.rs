@@ -1,7 +1,7 @@
 //! A build, from a resolved request to its result: the library that joins all rooms.
 //!
 //! ```text
-//! BuildRequest ─▶ dockerfile ─▶ contexts ─▶ images (resolve) ─▶ frontend ─▶ graph ─▶ solver ◀─▶ op
+//! BuildRequest ─▶ remote (fetched contexts) ─▶ dockerfile ─▶ contexts ─▶ images (resolve) ─▶ frontend ─▶ graph ─▶ solver ◀─▶ op
 //!                                                                                      │ layers of the target
 //!                                     outputs ◀─ image (config, manifest) ◀─ shadow ◀──┘ are packed meanwhile
 //! ```
@@ -20,6 +20,7 @@ mod layout;
 mod lower;
 mod outputs;
 mod push;
+mod remote;
 mod request;
 mod shadow;
 pub mod time;
@@ -29,7 +30,7 @@ pub use csv::csv_fields;
 pub use dockerfile::read_dockerfile;
 pub use error::{BuildError, ErrorKind};
 pub use lower::{Examined, examine};
-pub use rbuild_ir::NetworkMode;
+pub use rbuild_ir::{NetworkMode, RemoteUrl};
 pub use rbuild_layer::Compression;
 pub use rbuild_op::{Confidential, MAX_SECRET_BYTES, Secret};
 pub use rbuild_registry::ClientConfig;

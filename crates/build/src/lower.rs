@@ -11,9 +11,11 @@ use rbuild_frontend::ast::Dockerfile;
 use rbuild_frontend::{Diagnostic, IgnoreRule, IgnoreRules, LowerOptions, Lowered, Outline};
 use rbuild_ir::Definition;
 use rbuild_oci::Platform;
+use rbuild_op::Remote;
 use rbuild_store::Store;
 use rbuild_tree::TreePath;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// A Dockerfile as a build would see it, without anything done.
 #[derive(Debug)]
@@ -49,9 +51,14 @@ pub async fn examine(
     reporter: &Reporter,
 ) -> Result<Examined, BuildError> {
     let store = Store::open(&environment.store_root)?;
-    let inputs = read_inputs(request, &store)?;
-    let images = Arc::new(Images::new(store, environment.registry.clone(), request, reporter.clone()));
-    let options = LowerOptions { all_stages, ..options(request, &inputs) };
+    let _lease = store.lease()?;
+    let mut request = request.clone();
+    let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
+    let cancel = CancellationToken::new();
+    let fetched = crate::remote::fetch(&mut request, &remote, &store, reporter, &cancel).await?;
+    let inputs = read_inputs(&request, fetched.main, &store)?;
+    let images = Arc::new(Images::new(store, environment.registry.clone(), &request, reporter.clone()));
+    let options = LowerOptions { all_stages, ..options(&request, &inputs) };
     let (dockerfile, lowered) = lowered(options, &inputs, &images).await?;
     Ok(Examined {
         name: inputs.name.clone(),
@@ -117,7 +124,7 @@ fn ignore_rules(ignore: &Ignore) -> IgnoreRules {
 fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
     let contexts = request.named_contexts.iter().map(|(name, context)| {
         let context = match context {
-            NamedContext::Directory(_) => rbuild_frontend::NamedContext::Local,
+            NamedContext::Directory(_) | NamedContext::Remote(_) => rbuild_frontend::NamedContext::Local,
             NamedContext::OciLayout { .. } => {
                 rbuild_frontend::NamedContext::Image(format!("{LAYOUT_SCHEME}{name}"))
             }

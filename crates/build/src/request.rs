@@ -1,6 +1,6 @@
 //! What a build is asked to do, resolved: nothing here looks at the environment or the terminal.
 
-use rbuild_ir::NetworkMode;
+use rbuild_ir::{NetworkMode, RemoteUrl};
 use rbuild_layer::Compression;
 use rbuild_oci::{Digest, Platform, Reference};
 use rbuild_op::Confidential;
@@ -66,6 +66,8 @@ pub enum ContextSource {
     Archive(PathBuf),
     /// No files: the Dockerfile came alone.
     Empty,
+    /// A git repository, an archive behind a URL, or a Dockerfile behind a URL (D-003).
+    Remote(RemoteUrl),
 }
 
 /// Where the Dockerfile is.
@@ -73,8 +75,10 @@ pub enum ContextSource {
 pub enum DockerfileSource {
     /// `Dockerfile` (or `dockerfile`) in the context.
     Default,
-    /// A path relative to the working directory, or inside an archive context.
+    /// A path relative to the working directory, or inside an archive or a fetched context.
     Path(PathBuf),
+    /// A file behind a URL (D-002).
+    Url(RemoteUrl),
     /// The text itself, with a name for messages.
     Text {
         /// e.g. `<stdin>`.
@@ -98,6 +102,8 @@ pub enum NamedContext {
     },
     /// `docker-image://reference`.
     Image(Reference),
+    /// A git repository, or a file behind a URL.
+    Remote(RemoteUrl),
 }
 
 /// An image of an OCI layout.

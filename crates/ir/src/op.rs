@@ -1,6 +1,6 @@
 //! One type per operation. Field order is part of the canonical encoding; `#[serde(skip)]` fields are not in the key.
 
-use crate::Source;
+use crate::{GitOp, HttpOp, Source};
 use rbuild_oci::{Digest, Platform};
 use serde::Serialize;
 
@@ -17,6 +17,10 @@ pub enum Op {
     Copy(CopyOp),
     /// Creates a directory and its parents in the parent's root.
     Mkdir(MkdirOp),
+    /// A file behind a URL. No parent, no inputs.
+    Http(HttpOp),
+    /// A tree of a git repository. No parent, no inputs.
+    Git(GitOp),
 }
 
 /// FROM an image, resolved.
@@ -182,9 +186,9 @@ pub struct CopyOp {
 pub enum Unpack {
     /// COPY, `ADD --unpack=false`.
     Never,
-    /// ADD of a local file: when it is a tar.
+    /// ADD: a file of a build context when it is a tar; never what was fetched.
     Auto,
-    /// `ADD --unpack`.
+    /// `ADD --unpack`: whatever is a tar.
     Always,
 }
 

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::error::OpFailure;
 use rbuild_copy::{OwnerSpec, Ownership, Root, RootKind, Selection};
-use rbuild_ir::{CopyOp, Unpack};
+use rbuild_ir::{CopyOp, Source, Unpack};
 use rbuild_solver::OpError;
 use rbuild_tree::{DataRef, DirTree, FileKind, TreePath};
 use std::collections::HashSet;
@@ -13,13 +13,24 @@ use std::sync::Arc;
 
 /// The selection with every file that is an archive replaced by what is in it, if the instruction unpacks. Archives
 /// below a copied directory stay what they are.
-pub(crate) fn unpacked(engine: &Engine, op: &CopyOp, selection: &Selection) -> Result<Selection, OpError> {
-    if op.unpack == Unpack::Never {
+pub(crate) fn unpacked(
+    engine: &Engine,
+    op: &CopyOp,
+    from: &Source,
+    selection: &Selection,
+) -> Result<Selection, OpError> {
+    // What was fetched is unpacked only if the instruction says so.
+    let unpacks = match op.unpack {
+        Unpack::Never => false,
+        Unpack::Auto => matches!(from, Source::Context(_)),
+        Unpack::Always => true,
+    };
+    if !unpacks {
         return Ok(selection.clone());
     }
     let mut roots = Vec::with_capacity(selection.roots.len());
     for root in &selection.roots {
-        match archive_of(root, op.unpack)? {
+        match archive_of(root)? {
             Some(file) => roots.extend(contents(engine, op, root, file)?.roots),
             None => roots.push(root.clone()),
         }
@@ -28,13 +39,13 @@ pub(crate) fn unpacked(engine: &Engine, op: &CopyOp, selection: &Selection) -> R
 }
 
 /// The file of this root, if it is one and is to be unpacked.
-fn archive_of(root: &Root, unpack: Unpack) -> Result<Option<File>, OpError> {
+fn archive_of(root: &Root) -> Result<Option<File>, OpError> {
     let (RootKind::File { .. }, [entry]) = (&root.kind, root.entries.as_slice()) else { return Ok(None) };
     let Some(data) = entry.data.as_ref().filter(|_| entry.meta.kind == FileKind::Regular) else {
         return Ok(None);
     };
     let open = |data: &DataRef| rbuild_snapshot::open_source(&data.source, &entry.source);
-    if unpack == Unpack::Auto && !rbuild_layer::is_archive(open(data)?)? {
+    if !rbuild_layer::is_archive(open(data)?)? {
         return Ok(None);
     }
     Ok(Some(open(data)?))

@@ -141,10 +141,10 @@ impl CopyStep {
             for (place, source) in op.sources.iter().enumerate() {
                 selections.push(match source {
                     CopySource::Inline { name, data } => inline(&op, name, data)?,
-                    CopySource::Path { .. } => {
+                    CopySource::Path { from, .. } => {
                         let selection = from_contexts.get(place).or_else(|| from_inputs.get(place));
                         let selection = selection.expect("every path is selected from a context or an input");
-                        crate::archive::unpacked(&engine, &op, selection)?
+                        crate::archive::unpacked(&engine, &op, from, selection)?
                     }
                 });
             }

@@ -66,6 +66,8 @@ pub struct EngineSettings {
     pub confidential: Confidential,
     /// Steps whose cache mounts begin empty.
     pub no_cache: NoCache,
+    /// Fetches what ADD names by URL.
+    pub remote: crate::remote::Remote,
     /// Stops all work.
     pub cancel: CancellationToken,
 }

@@ -62,4 +62,68 @@ pub enum OpFailure {
         /// Diff ID of what was unpacked.
         found: rbuild_oci::Digest,
     },
+    /// A fetched file is not the one that was meant.
+    #[error("{url}: digest mismatch: the file has {found}, --checksum says {expected}")]
+    WrongChecksum {
+        /// Where it came from.
+        url: String,
+        /// What --checksum says.
+        expected: rbuild_oci::Digest,
+        /// What was fetched.
+        found: rbuild_oci::Digest,
+    },
+    /// A reference leads to another commit than was meant.
+    #[error("{remote}: expected checksum to match {expected}, got {found}")]
+    WrongCommit {
+        /// The repository.
+        remote: String,
+        /// What the checksum says.
+        expected: String,
+        /// Where the reference leads.
+        found: String,
+    },
+    /// Git cannot be given this.
+    #[error(
+        "{remote}: `{reference}` or its checksum is not something git could look up: name a branch, a tag or a commit"
+    )]
+    BadGitReference {
+        /// The repository.
+        remote: String,
+        /// The reference.
+        reference: String,
+    },
+    /// The repository has no such thing.
+    #[error(
+        "{remote}: repository does not contain ref {reference}: check the name of the branch, tag or commit"
+    )]
+    NoGitReference {
+        /// The repository.
+        remote: String,
+        /// The reference.
+        reference: String,
+    },
+    /// The checkout has no such directory.
+    #[error("{remote}: there is no directory `{subdir}` in the repository")]
+    NoGitDirectory {
+        /// The repository.
+        remote: String,
+        /// The directory.
+        subdir: String,
+    },
+    /// Git failed.
+    #[error("cannot {action} {remote}: {message}")]
+    Git {
+        /// What it was to do.
+        action: &'static str,
+        /// The repository.
+        remote: String,
+        /// What it wrote last.
+        message: String,
+    },
+    /// There is no git.
+    #[error("cannot start git: {0}: install it, or put the files into the build context")]
+    NoGit(String),
+    /// A secret cannot be used for authentication.
+    #[error("the secret {0} is empty or no text of one line")]
+    BadSecret(String),
 }

@@ -1,7 +1,7 @@
 //! The operations: one file each, and the engine they share.
 //!
 //! ```text
-//! solver ── Op ──▶ exec · copy · mkdir · image ──▶ Engine ──▶ store, snapshot, layer, runtime
+//! solver ── Op ──▶ exec · copy · mkdir · image · http · git ──▶ Engine ──▶ store, snapshot, layer, runtime
 //!        ── CacheStore ──▶ cache                     │
 //!                                                    └─ Root: the layers of a root filesystem, base first
 //! ```
@@ -18,10 +18,13 @@ mod engine;
 mod error;
 mod exec;
 mod fetch;
+mod git;
+mod http;
 mod image;
 mod layer;
 mod logs;
 mod mkdir;
+mod remote;
 mod secret;
 
 pub use cache::LayerCache;
@@ -29,6 +32,7 @@ pub use engine::{Engine, EngineSettings, LocalSource, PackedLayer};
 pub use error::OpFailure;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};
+pub use remote::{HttpFile, Remote};
 pub use secret::{Confidential, MAX_SECRET_BYTES, Secret};
 
 use rbuild_ir::Vertex;
@@ -42,6 +46,8 @@ pub fn operation(engine: &Arc<Engine>, vertex: &Vertex) -> Arc<dyn Op<Output = R
         rbuild_ir::Op::Image(op) => Arc::new(image::ImageStep::new(engine, op.clone())),
         rbuild_ir::Op::Exec(op) => Arc::new(exec::ExecStep::new(engine, op.clone(), vertex.stage.clone())),
         rbuild_ir::Op::Copy(op) => Arc::new(copy::CopyStep::new(engine, op.clone())),
+        rbuild_ir::Op::Http(op) => Arc::new(http::HttpStep::new(engine, op.clone())),
+        rbuild_ir::Op::Git(op) => Arc::new(git::GitStep::new(engine, op.clone())),
         rbuild_ir::Op::Mkdir(op) => Arc::new(mkdir::MkdirStep::new(engine, op.clone())),
     }
 }

@@ -145,8 +145,8 @@ pub(crate) enum AstFormat {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct BuildArgs {
-    /// Build context: a directory, or `-` for a tar archive or a Dockerfile on standard input
-    #[arg(value_name = "PATH | -")]
+    /// Build context: a directory, a git repository or URL, or `-` for a tar archive or a Dockerfile on standard input
+    #[arg(value_name = "PATH | URL | -")]
     pub(crate) context: Option<OsString>,
     /// Name and optionally a tag for the result (`name:tag`); may be repeated
     #[arg(short, long, value_name = "NAME[:TAG]")]
@@ -157,7 +157,7 @@ pub(crate) struct BuildArgs {
     /// Set a build-time variable; without a value it is taken from the environment
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
-    /// Additional build context: a directory, oci-layout://DIR[:TAG|@DIGEST] or docker-image://REFERENCE
+    /// Additional build context: a directory, a git repository or URL, oci-layout://DIR[:TAG|@DIGEST] or docker-image://REFERENCE
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
     /// Set metadata of the image

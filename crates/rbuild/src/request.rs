@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result};
 use confidential::confidential;
 use rbuild_build::{
     BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
-    NamedContext, NetworkMode, NoCache, Output,
+    NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
 };
+use rbuild_frontend::gitref::{GitRef, GitRefError};
 use rbuild_oci::{Platform, Reference};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -76,19 +77,10 @@ fn sources(args: &BuildArgs) -> Result<Sources> {
         }
         return context_from_stdin(args.file.as_deref());
     }
-    if let Some(text) = context.to_str().filter(|text| is_remote(text)) {
-        let problem = format!(
-            "`{text}`: contexts from git and HTTP are not supported yet; check it out and give its path"
-        );
-        return Err(Usage::new(problem).into());
-    }
-    let path = PathBuf::from(context);
-    if !path.is_dir() {
-        let reason = if path.exists() { "is not a directory" } else { "not found" };
-        return Err(
-            Usage::new(format!("unable to prepare context: path \"{}\" {reason}", path.display())).into()
-        );
-    }
+    let context = match context.to_str().and_then(remote) {
+        Some(url) => ContextSource::Remote(url),
+        None => ContextSource::Directory(directory(context)?),
+    };
     let dockerfile = match args.file.as_deref() {
         None => DockerfileSource::Default,
         Some(_) if file_is_stdin => {
@@ -103,18 +95,38 @@ fn sources(args: &BuildArgs) -> Result<Sources> {
             }
             DockerfileSource::Text { name: "<stdin>".into(), text }
         }
-        Some(file) => DockerfileSource::Path(PathBuf::from(file)),
+        Some(file) => match file.to_str().filter(|text| is_url(text)) {
+            Some(url) => DockerfileSource::Url(RemoteUrl::new(url)),
+            None => DockerfileSource::Path(PathBuf::from(file)),
+        },
     };
-    Ok((ContextSource::Directory(path), dockerfile, None))
+    Ok((context, dockerfile, None))
+}
+
+fn directory(context: &OsStr) -> Result<PathBuf> {
+    let path = PathBuf::from(context);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let reason = if path.exists() { "is not a directory" } else { "not found" };
+    Err(Usage::new(format!("unable to prepare context: path \"{}\" {reason}", path.display())).into())
 }
 
 /// A Dockerfile on standard input may be this long; whatever is longer is no Dockerfile.
 const MAX_DOCKERFILE: u64 = 64 << 20;
 
-fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
-        .iter()
-        .any(|prefix| text.starts_with(prefix))
+/// D-003: a repository or a URL. What could as well be a path is one if it exists.
+fn remote(text: &str) -> Option<RemoteUrl> {
+    let fetched = match GitRef::parse(text) {
+        Ok(parsed) => !parsed.indistinguishable_from_local || !Path::new(text).exists(),
+        Err(GitRefError::Invalid(_)) => true,
+        Err(GitRefError::NotGit(_)) => is_url(text),
+    };
+    fetched.then(|| RemoteUrl::new(text))
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 /// D-001: an archive is the context; anything else is a Dockerfile with an empty context.
@@ -333,9 +345,8 @@ fn named_context(text: &str) -> Result<(String, NamedContext)> {
             .map_err(|error| Usage::new(format!("invalid --build-context `{text}`: {error}")))?;
         return Ok((name.to_owned(), NamedContext::Image(reference.with_default_tag())));
     }
-    if is_remote(value) {
-        let problem = format!("--build-context `{text}`: contexts from git and HTTP are not supported yet");
-        return Err(Usage::new(problem).into());
+    if let Some(url) = remote(value) {
+        return Ok((name.to_owned(), NamedContext::Remote(url)));
     }
     let dir = PathBuf::from(value);
     if !dir.is_dir() {

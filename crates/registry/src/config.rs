@@ -101,7 +101,7 @@ impl Default for ClientConfig {
 impl ClientConfig {
     /// The usual files, directories and proxies, from the values of environment variables that `lookup` gives.
     ///
-    /// Looks at `HOME`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, `XDG_CONFIG_HOME`,
+    /// Looks at `HOME`, `PATH`, `DOCKER_CONFIG`, `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, `XDG_CONFIG_HOME`,
     /// `SSL_CERT_FILE`, `SSL_CERT_DIR` and the proxy variables in either case.
     pub fn from_values(lookup: impl Fn(&str) -> Option<OsString>) -> Self {
         let value = |name: &str| lookup(name).filter(|v| !v.is_empty());
@@ -127,6 +127,7 @@ impl ClientConfig {
         ];
         Self {
             credential_files: credential_files.into_iter().flatten().collect(),
+            helper_path: value("PATH"),
             certs_dirs: certs_dirs.into_iter().flatten().collect(),
             ca_file: path("SSL_CERT_FILE"),
             ca_dirs: value("SSL_CERT_DIR").map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),

@@ -15,6 +15,8 @@
 //!   cache-mounts/<hex>-<n>/       RUN --mount=type=cache, by hashed id; beside each its `.lock`, flocked while it is used
 //!   statcache/                    digests of context files by inode and times
 //!   history/                      one record per build
+//!   http/<hex>                    what a URL gave the last time (JSON), by digest of the URL; the file is a blob
+//!   git/<hex>/                    a bare repository for each git remote, under the key lock of the same name
 //!   trash/                        renamed here first, deleted off the timed path
 //! ```
 //!
@@ -35,6 +37,7 @@ mod blob;
 mod cache_mount;
 mod db;
 mod error;
+mod fetched;
 mod fsutil;
 mod image;
 mod ingest;
@@ -49,6 +52,7 @@ mod usage;
 pub use blob::BlobWriter;
 pub use cache_mount::{CacheMount, CacheMountSharing};
 pub use error::{Result, StoreError};
+pub use fetched::Fetched;
 pub use image::{FoundImage, Image, MatchedBy, image_name};
 pub use layer::{Layer, LayerId, LayerIngest, LayerKind, Packed};
 pub use lease::Lease;
@@ -79,7 +83,7 @@ const NETWORK_FILESYSTEMS: [i64; 6] = [0x6969, 0x517B, 0xFE53_4D42, 0x00C3_6400,
 
 /// Directories of a store and their modes. Those that hold files of images are closed to other users: there are
 /// setuid programs in them.
-const DIRECTORIES: [(&str, u32); 10] = [
+const DIRECTORIES: [(&str, u32); 12] = [
     ("blobs", 0o755),
     ("blobs/sha256", 0o755),
     ("snapshots", 0o700),
@@ -89,6 +93,8 @@ const DIRECTORIES: [(&str, u32); 10] = [
     ("cache-mounts", 0o700),
     ("statcache", 0o700),
     ("history", 0o700),
+    ("http", 0o700),
+    ("git", 0o700),
     ("trash", 0o700),
 ];
 

@@ -103,6 +103,9 @@ impl Store {
             for (_, _, path) in &files {
                 to_trash(self.root(), path)?;
             }
+            if options.all && options.unused_since.is_none() {
+                self.prune_fetched()?;
+            }
             self.remove_stale_locks();
             drop(gate);
             crate::ingest::clear_abandoned(self.root())?;

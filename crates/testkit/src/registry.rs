@@ -4,7 +4,7 @@ mod ca;
 mod debian;
 mod fault;
 mod handler;
-mod http;
+pub(crate) mod http;
 mod server;
 mod state;
 

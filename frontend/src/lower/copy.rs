@@ -2,9 +2,8 @@
 
 use super::config::{expand, expand_text};
 use super::mounts::MAIN_CONTEXT;
-use super::remote::{Remote, classify};
+use super::remote::{self, Remote, RemoteFlags, classify};
 use super::state::{Root, State};
-use super::unsupported::Unsupported;
 use super::vertices::Inputs;
 use super::{Lowering, Outcome, names};
 use crate::ast::{AddInstruction, CopyInstruction, SourceContent, SourcesAndDest, Span, Word};
@@ -29,7 +28,7 @@ struct Copying<'a> {
     unpack: Unpack,
     is_add: bool,
     checksum: Option<String>,
-    keep_git_dir: bool,
+    keep_git_dir: Option<bool>,
 }
 
 impl Lowering<'_, '_> {
@@ -75,7 +74,7 @@ impl Lowering<'_, '_> {
             unpack: Unpack::Never,
             is_add: false,
             checksum: None,
-            keep_git_dir: false,
+            keep_git_dir: None,
         };
         self.copy(node, state, command, copying)
     }
@@ -107,7 +106,7 @@ impl Lowering<'_, '_> {
             },
             is_add: true,
             checksum,
-            keep_git_dir: add.keep_git_dir == Some(true),
+            keep_git_dir: add.keep_git_dir,
         };
         self.copy(node, state, command, copying)
     }
@@ -143,22 +142,18 @@ impl Lowering<'_, '_> {
             })?;
         }
         check_checksum(copying.checksum.as_deref(), &sources)?;
+        let flags = RemoteFlags { checksum: copying.checksum.as_deref(), keep_git_dir: copying.keep_git_dir };
+        let mut fetches = Vec::with_capacity(sources.len());
         for source in &sources {
-            let refused = match (classify(source), copying.is_add) {
-                (Remote::No, _) => continue,
-                (Remote::Http | Remote::Git, false) => {
-                    let kind = if classify(source) == Remote::Http { "URL" } else { "git ref" };
+            let fetch = remote::fetch(source, flags)?;
+            match (classify(source), copying.is_add) {
+                (kind @ (Remote::Http | Remote::Git), false) => {
+                    let kind = if kind == Remote::Http { "URL" } else { "git ref" };
                     state.remedy = Some("use ADD for remote sources".to_owned());
                     return Err(format!("source can't be a {kind} for COPY"));
                 }
-                (Remote::Http, true) => Unsupported::AddUrl,
-                (Remote::Git, true) => Unsupported::AddGit,
-            };
-            self.refuse(refused, lines);
-        }
-
-        if copying.keep_git_dir && sources.iter().all(|source| classify(source) == Remote::No) {
-            self.refuse(Unsupported::KeepGitDir, lines);
+                _ => fetches.push(fetch),
+            }
         }
 
         if let (Some(ignore), true) = (&self.plan.options.ignore, command.sources.is_empty()) {
@@ -172,19 +167,29 @@ impl Lowering<'_, '_> {
 
         let shown = names::shown(&command.instruction.original, &lex, &state.env);
         let name = names::prefixed(&self.plan, node, state, &shown);
-        let created_by = created_by(&copying, &sources, &contents, &dest);
+        let created_by = rbuild_ir::redacted(&created_by(&copying, &sources, &contents, &dest));
+        let name = rbuild_ir::redacted(&name);
         let mut inputs = Inputs::default();
         let from = match &copying.from {
             Some(root) => inputs.source(root),
             None => rbuild_ir::Source::Context(MAIN_CONTEXT.into()),
         };
-        let source_path = |path: &String| CopySource::Path {
-            from: from.clone(),
-            path: if copying.parents { with_pivot(path) } else { paths::clean(&paths::copy_source(path)) },
-        };
+        let mut copied = Vec::with_capacity(sources.len() + contents.len());
+        for (path, fetch) in sources.iter().zip(fetches) {
+            copied.push(match fetch {
+                Some(fetch) => self.fetched(node, fetch, &name, lines, &mut inputs),
+                None => CopySource::Path {
+                    from: from.clone(),
+                    path: match copying.parents {
+                        true => with_pivot(path),
+                        false => paths::clean(&paths::copy_source(path)),
+                    },
+                },
+            });
+        }
         let files = contents.into_iter().map(|(name, data)| CopySource::Inline { name, data });
         let op = Op::Copy(CopyOp {
-            sources: sources.iter().map(source_path).chain(files).collect(),
+            sources: copied.into_iter().chain(files).collect(),
             dest: paths::copy_dest_clean(&state.cwd, &dest),
             // --link with --chmod is a normal copy.
             link: copying.link && copying.chmod.is_none(),

@@ -7,12 +7,6 @@ use crate::diagnostic::Diagnostic;
 /// A feature of the language that is understood but not built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unsupported {
-    /// `ADD https://…` (A-115, with `--checksum` A-116).
-    AddUrl,
-    /// `ADD` of a git repository (A-117, with `--checksum`).
-    AddGit,
-    /// `ADD --keep-git-dir` of something that does not look like a repository.
-    KeepGitDir,
     /// `RUN --device`.
     Device,
     /// `RUN --security=insecure`.
@@ -25,14 +19,6 @@ impl Unsupported {
     /// The refusal, with what to do instead.
     pub(crate) fn diagnostic(self, lines: LineRange) -> Diagnostic {
         let (what, help) = match self {
-            Self::AddUrl => {
-                ("ADD of a URL", "download the file in a RUN, or put it into the build context and COPY it")
-            }
-            Self::AddGit => (
-                "ADD of a git repository",
-                "clone it in a RUN, or pass a checkout with --build-context and COPY --from it",
-            ),
-            Self::KeepGitDir => ("ADD --keep-git-dir", "remove the flag"),
             Self::Device => ("RUN --device", "remove the flag"),
             Self::Insecure => ("RUN --security=insecure", "run the step without the flag"),
             Self::EpochOfSource => {

@@ -34,7 +34,12 @@ fn the_context_must_be_there() {
     assert!(problem("-t x").starts_with("please specify build context"));
     assert_eq!(problem("/no/such"), "unable to prepare context: path \"/no/such\" not found");
     assert_eq!(problem("- -f -"), "invalid argument: can't use stdin for both build context and dockerfile");
-    assert!(problem("https://example.com/x.git").contains("not supported yet"));
+    let context = |line: &str| prepared(line).unwrap().request.context;
+    for text in
+        ["https://example.com/x.git#main:sub", "git@h:x", "ssh://h/x", "http://h/a.tar", "github.com/a/b"]
+    {
+        assert_eq!(context(text), ContextSource::Remote(rbuild_build::RemoteUrl::new(text)));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod attacks;
 mod auth;
 mod debian;
+mod download;
 mod faults;
 mod proxy;
 mod roundtrip;
