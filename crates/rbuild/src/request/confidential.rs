@@ -13,14 +13,20 @@ use std::path::{Path, PathBuf};
 const DEFAULT_AGENT: &str = "default";
 
 /// Reads the values; of options with the same id the last one counts.
-pub(super) fn confidential(secrets: &[String], agents: &[String], warnings: &mut Vec<String>) -> Result<Confidential> {
+pub(super) fn confidential(
+    secrets: &[String],
+    agents: &[String],
+    warnings: &mut Vec<String>,
+) -> Result<Confidential> {
     let mut found = Confidential::default();
     for text in secrets {
         let option = SecretOption::parse(text)?;
         found.secrets.remove(&option.id);
         match option.read()? {
             Some(secret) => drop(found.secrets.insert(option.id, secret)),
-            None => warnings.push(format!("secret {}: the variable {} is not set", option.id, option.variable())),
+            None => {
+                warnings.push(format!("secret {}: the variable {} is not set", option.id, option.variable()))
+            }
         }
     }
     for text in agents {
@@ -54,12 +60,19 @@ impl SecretOption {
                 pair.ok_or_else(|| problem(format!("invalid field '{field}' must be a key=value pair")))?;
             match key.to_lowercase().as_str() {
                 "type" if matches!(value, "file" | "env") => kind = value.to_owned(),
-                "type" => return Err(problem(format!("unsupported secret type \"{value}\": use file or env")).into()),
+                "type" => {
+                    return Err(
+                        problem(format!("unsupported secret type \"{value}\": use file or env")).into()
+                    );
+                }
                 "id" => id = value.to_owned(),
                 "source" | "src" => file = Some(value.to_owned()),
                 "env" => variable = Some(value.to_owned()),
                 _ => {
-                    return Err(problem(format!("unexpected key '{key}' in '{field}': use id, src, env or type")).into());
+                    return Err(problem(format!(
+                        "unexpected key '{key}' in '{field}': use id, src, env or type"
+                    ))
+                    .into());
                 }
             }
         }
@@ -112,7 +125,8 @@ fn too_big(id: &str) -> Usage {
 }
 
 fn read_file(id: &str, path: &Path) -> Result<Vec<u8>> {
-    let problem = |error: std::io::Error| Usage::new(format!("secret {id}: cannot read `{}`: {error}", path.display()));
+    let problem =
+        |error: std::io::Error| Usage::new(format!("secret {id}: cannot read `{}`: {error}", path.display()));
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(problem)?;
     file.take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(problem)?;
@@ -131,15 +145,17 @@ fn agent(text: &str) -> Result<(String, PathBuf)> {
         "" => match environment("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) {
             Some(path) => vec![path],
             None => {
-                let reason = "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or write ID=SOCKET";
+                let reason =
+                    "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or write ID=SOCKET";
                 return Err(problem(reason.into()).into());
             }
         },
         value => value.split(',').map(str::to_owned).collect(),
     };
     for path in &paths {
-        let kind =
-            std::fs::metadata(path).map_err(|error| problem(format!("cannot use `{path}`: {error}")))?.file_type();
+        let kind = std::fs::metadata(path)
+            .map_err(|error| problem(format!("cannot use `{path}`: {error}")))?
+            .file_type();
         if !kind.is_socket() {
             let reason = format!(
                 "`{path}` is not the socket of an agent; key files are not supported: add the key to an agent \
@@ -200,7 +216,9 @@ mod tests {
         assert_eq!(read(&[format!("id=a,src={fits}")]).unwrap().secrets["a"].bytes().len(), MAX_SECRET_BYTES);
         let error = read(&[format!("id=a,src={big}")]).unwrap_err().to_string();
         assert_eq!(error, "secret a too big. max size 500KB");
-        assert!(read(&["id=a,src=/no/such".into()]).unwrap_err().to_string().starts_with("secret a: cannot read"));
+        assert!(
+            read(&["id=a,src=/no/such".into()]).unwrap_err().to_string().starts_with("secret a: cannot read")
+        );
         let small = path("small", 3);
         let both = read(&[format!("id=a,src={fits}"), format!("id=a,src={small}")]).unwrap();
         assert_eq!(both.secrets["a"].bytes(), b"xxx");

@@ -49,7 +49,9 @@ fn hello(context: &TestContext) -> String {
     let bundle = tempfile::tempdir_in(context.path(".")).unwrap();
     let unpacked = bundle.path().join("unpacked");
     let mut umoci = Command::new("umoci");
-    umoci.args(["unpack", "--image"]).arg(format!("{}:docker.io/library/hello-c:1.0", context.store().display()));
+    umoci
+        .args(["unpack", "--image"])
+        .arg(format!("{}:docker.io/library/hello-c:1.0", context.store().display()));
     run(
         {
             umoci.arg(&unpacked);

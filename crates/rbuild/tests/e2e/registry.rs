@@ -22,7 +22,8 @@ fn push_to_a_real_registry_with_tls_and_a_password() {
     const TEST: &str = "push_to_a_real_registry_with_tls_and_a_password";
     let ca = Arc::new(CertAuthority::new());
     let basic = Some(("jo".to_owned(), "secret word".to_owned()));
-    let Some(registry) = DebianRegistry::start(TEST, &DebianOptions { tls: Some(Arc::clone(&ca)), basic }) else {
+    let Some(registry) = DebianRegistry::start(TEST, &DebianOptions { tls: Some(Arc::clone(&ca)), basic })
+    else {
         return;
     };
     let context = TestContext::of(APP);
@@ -41,7 +42,10 @@ fn push_to_a_real_registry_with_tls_and_a_password() {
 
     // A fresh store builds on what was pushed.
     std::fs::remove_dir_all(context.store()).unwrap();
-    context.dockerfile(&format!("FROM {name}\nRUN test \"$(cat /x)\" = content\n")).build(&["-t", "child"]).ok();
+    context
+        .dockerfile(&format!("FROM {name}\nRUN test \"$(cat /x)\" = content\n"))
+        .build(&["-t", "child"])
+        .ok();
     assert_eq!(Image::of(&context, "child:latest").layers.len(), 4);
 
     if !installed("skopeo") {

@@ -38,7 +38,8 @@ fn two_stores_and_two_directories_give_one_digest() {
     let (first, second) = (Image::of(&one, "x:latest"), Image::of(&two, "x:latest"));
     for (one, two) in first.layers.iter().zip(&second.layers) {
         assert_eq!(one.lines(), two.lines());
-        let times = |layer: &crate::image::Layer| layer.entries.iter().map(|entry| entry.mtime).collect::<Vec<_>>();
+        let times =
+            |layer: &crate::image::Layer| layer.entries.iter().map(|entry| entry.mtime).collect::<Vec<_>>();
         assert_eq!(times(one), times(two), "{:?}", one.lines());
     }
     assert_eq!(first.config, second.config);

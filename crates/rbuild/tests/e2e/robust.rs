@@ -123,7 +123,8 @@ fn two_builds_at_once_do_each_step_once() {
         })
         .collect();
     for step in ["a-2", "b-2", "c-2"] {
-        let times: usize = logs.iter().map(|log| log.lines().filter(|line| line.ends_with(step)).count()).sum();
+        let times: usize =
+            logs.iter().map(|log| log.lines().filter(|line| line.ends_with(step)).count()).sum();
         assert_eq!(times, 1, "{step} in {logs:#?}");
     }
     let image = |log: &String| log.split("image sha256:").nth(1).map(|rest| rest[..64].to_owned());

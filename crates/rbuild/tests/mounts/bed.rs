@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: &str = "sh cat ls echo touch mkdir rm ln mv stat sleep grep test env id true dd wc df chmod nc readlink date";
+const APPLETS: &str =
+    "sh cat ls echo touch mkdir rm ln mv stat sleep grep test env id true dd wc df chmod nc readlink date";
 
 /// Every Dockerfile begins with this.
 const BASE: &str = "FROM scratch AS base\nCOPY bin /bin\nFROM base AS main\n";
@@ -137,7 +138,8 @@ pub(crate) fn holding(dir: &Path, needle: &[u8]) -> Vec<PathBuf> {
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };
         if meta.is_dir() {
             found.extend(holding(&path, needle));
-        } else if meta.is_file() && fs::read(&path).unwrap().windows(needle.len()).any(|part| part == needle) {
+        } else if meta.is_file() && fs::read(&path).unwrap().windows(needle.len()).any(|part| part == needle)
+        {
             found.push(path);
         }
     }

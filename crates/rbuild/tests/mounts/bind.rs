@@ -50,8 +50,11 @@ fn a_084_a_stage_is_mounted_and_its_links_stay_inside() {
     // CVE-2024-1753: the link leads to the stage's root, not to the machine's.
     bed.builds(&format!("{stage}RUN --mount=from=other,source=/root-link,target=/m test ! -e /m/usr && test -e /m/etc/hostname"));
     bed.builds(&format!("{stage}RUN --mount=from=other,source=/abs,target=/m test $(cat /m) = inside"));
-    bed.builds(&format!("{stage}RUN --mount=from=other,source=/up,target=/m test $(cat /m/hostname) = inside"));
-    bed.build(&format!("{stage}RUN --mount=from=other,source=/none,target=/m true"), &[]).failed_with("\"/none\": not found");
+    bed.builds(&format!(
+        "{stage}RUN --mount=from=other,source=/up,target=/m test $(cat /m/hostname) = inside"
+    ));
+    bed.build(&format!("{stage}RUN --mount=from=other,source=/none,target=/m true"), &[])
+        .failed_with("\"/none\": not found");
     bed.build("RUN --mount=source=out,target=/m true", &[]).failed_with("not found");
     bed.builds("RUN --mount=source=up,target=/m grep -q context /m");
     bed.builds("RUN --mount=from=scratch,target=/m test -z \"$(ls /m)\"");
@@ -127,7 +130,9 @@ fn a_091_mounts_nest_and_the_last_of_equal_targets_counts() {
          test $(cat /m/one/file) = two && test \"$(ls /m)\" = one",
     );
     bed.builds("RUN --mount=target=/m,source=one --mount=target=/m,source=two test $(cat /m/file) = two");
-    bed.builds("RUN --mount=target=/m/in,source=one --mount=type=tmpfs,target=/m test $(cat /m/in/file) = one");
+    bed.builds(
+        "RUN --mount=target=/m/in,source=one --mount=type=tmpfs,target=/m test $(cat /m/in/file) = one",
+    );
 }
 
 #[test]
@@ -159,6 +164,7 @@ fn nothing_is_left_in_the_store() {
     let Some(bed) = bed("nothing_is_left_in_the_store") else { return };
     bed.write("src/file", "x");
     bed.builds("RUN --mount=target=/m,source=src,rw --mount=type=cache,target=/c touch /m/x /c/x");
-    bed.build("RUN --mount=target=/m,source=src,rw --mount=type=cache,target=/c false", &[]).failed_with("exit code: 1");
+    bed.build("RUN --mount=target=/m,source=src,rw --mount=type=cache,target=/c false", &[])
+        .failed_with("exit code: 1");
     assert_eq!(fs::read_dir(bed.store().join("ingest")).unwrap().count(), 0);
 }

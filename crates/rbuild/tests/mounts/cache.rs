@@ -25,13 +25,18 @@ fn directories(bed: &Bed) -> Vec<PathBuf> {
 #[test]
 fn a_085_content_survives_and_is_no_part_of_the_image() {
     let Some(bed) = bed("a_085_content_survives_and_is_no_part_of_the_image") else { return };
-    let files = bed.files("RUN --mount=type=cache,target=/c echo one >/c/file; test $(stat -c %a:%u:%g /c) = 755:0:0", &[]);
+    let files = bed.files(
+        "RUN --mount=type=cache,target=/c echo one >/c/file; test $(stat -c %a:%u:%g /c) = 755:0:0",
+        &[],
+    );
     assert!(!files.join("c").exists());
     bed.builds("RUN --mount=type=cache,target=/c test $(cat /c/file) = one # again");
     bed.builds("RUN --mount=type=cache,target=/other,id=/c test $(cat /other/file) = one");
     bed.builds("RUN --mount=type=cache,target=/other test ! -e /other/file");
     bed.build("RUN --mount=type=cache,target=/c,ro touch /c/new", &[]).failed_with("Read-only file system");
-    bed.builds("RUN --mount=type=cache,target=/d,mode=0700,uid=7,gid=8 test $(stat -c %a:%u:%g /d) = 700:7:8");
+    bed.builds(
+        "RUN --mount=type=cache,target=/d,mode=0700,uid=7,gid=8 test $(stat -c %a:%u:%g /d) = 700:7:8",
+    );
 }
 
 #[test]
@@ -50,9 +55,16 @@ fn a_085_no_cache_begins_empty_once_in_a_build() {
 #[test]
 fn a_085_a_new_one_begins_with_the_files_of_its_source() {
     let Some(bed) = bed("a_085_a_new_one_begins_with_the_files_of_its_source") else { return };
-    let stage = |text: &str| format!("FROM base AS seed\nRUN mkdir /data && echo {text} >/data/file && chmod 700 /data\nFROM base\n");
+    let stage = |text: &str| {
+        format!(
+            "FROM base AS seed\nRUN mkdir /data && echo {text} >/data/file && chmod 700 /data\nFROM base\n"
+        )
+    };
     let step = "RUN --mount=type=cache,target=/c,from=seed,source=/data";
-    bed.builds(&format!("{}{step} test $(cat /c/file) = one && test $(stat -c %a /c) = 700 && echo more >/c/more", stage("one")));
+    bed.builds(&format!(
+        "{}{step} test $(cat /c/file) = one && test $(stat -c %a /c) = 700 && echo more >/c/more",
+        stage("one")
+    ));
     bed.builds(&format!("{}{step} test -e /c/more # again", stage("one")));
     // C-036: another source is another directory.
     bed.builds(&format!("{}{step} test ! -e /c/more && test $(cat /c/file) = two", stage("two")));
@@ -176,7 +188,11 @@ fn cve_2024_23651_a_swapped_part_of_a_cache_mount_stays_inside() {
     for step in read {
         let both = format!("FROM base AS seed\nRUN mkdir /part /hidden\n{}", side_by_side(&[&swap, &step]));
         let built = bed.build(&both, &[]);
-        assert!(built.ok || built.said.contains("open mount source") || built.said.contains("cannot mount"), "{}", built.said);
+        assert!(
+            built.ok || built.said.contains("open mount source") || built.said.contains("cannot mount"),
+            "{}",
+            built.said
+        );
     }
     assert_eq!(fs::read_to_string(canary.join("file")).unwrap(), "canary");
 }

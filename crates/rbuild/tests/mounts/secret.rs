@@ -33,7 +33,10 @@ fn a_087_a_secret_is_a_file_or_a_variable() {
         let step = format!("RUN --mount=type=secret,id=none,{option} true");
         bed.build(&step, &args).failed_with("secret none: not found");
     }
-    let mut command = bed.command("RUN --mount=type=secret,id=FROM_ENV test $(cat /run/secrets/FROM_ENV) = value", &["--secret", "id=FROM_ENV"]);
+    let mut command = bed.command(
+        "RUN --mount=type=secret,id=FROM_ENV test $(cat /run/secrets/FROM_ENV) = value",
+        &["--secret", "id=FROM_ENV"],
+    );
     assert!(command.env("FROM_ENV", "value").status().unwrap().success());
 }
 
@@ -52,7 +55,8 @@ fn a_087_no_byte_of_a_secret_is_kept() {
     assert!(!built.said.contains(VALUE) && built.said.contains("it is ****!"), "{}", built.said);
     assert_eq!(holding(&bed.store(), VALUE.as_bytes()), Vec::<std::path::PathBuf>::new());
     assert!(!fs::read(out).unwrap().windows(VALUE.len()).any(|part| part == VALUE.as_bytes()));
-    let failed = bed.build("RUN --mount=type=secret,id=token,env=TOKEN echo $TOKEN; exit 3", &["--secret", &secret]);
+    let failed =
+        bed.build("RUN --mount=type=secret,id=token,env=TOKEN echo $TOKEN; exit 3", &["--secret", &secret]);
     assert!(!failed.said.contains(VALUE), "{}", failed.said);
     failed.failed_with("exit code: 3");
     assert_eq!(holding(&bed.store(), VALUE.as_bytes()), Vec::<std::path::PathBuf>::new());
@@ -81,7 +85,8 @@ fn d_011_secrets_are_checked() {
     bed.build("RUN true", &["--secret", "id=x,src=/no/such"]).failed_with("secret x: cannot read");
     fs::write(bed.path("binary"), b"\xff\xfe").unwrap();
     let binary = format!("id=binary,src={}", bed.path("binary").display());
-    bed.build("RUN --mount=type=secret,id=binary,env=B true", &["--secret", &binary]).failed_with("variable B");
+    bed.build("RUN --mount=type=secret,id=binary,env=B true", &["--secret", &binary])
+        .failed_with("variable B");
     bed.build("RUN --mount=type=secret,id=binary,required true # file", &["--secret", &binary]).succeeded();
 }
 
@@ -97,7 +102,8 @@ impl Drop for Agent {
 
 /// Puts `ssh-add` with the libraries that it needs into the context, and starts an agent. `None` where there is no OpenSSH.
 fn agent(bed: &Bed, socket: &Path) -> Option<Agent> {
-    let libraries = Command::new("ldd").arg(SSH_ADD).output().ok().filter(|output| output.status.success())?;
+    let libraries =
+        Command::new("ldd").arg(SSH_ADD).output().ok().filter(|output| output.status.success())?;
     let libraries = String::from_utf8(libraries.stdout).unwrap();
     for path in libraries.split_whitespace().filter(|word| word.starts_with('/')).chain([SSH_ADD]) {
         let copy = bed.context().join("ssh").join(path.trim_start_matches('/'));
@@ -129,7 +135,9 @@ fn a_088_the_agent_is_forwarded() {
     let with = |step: &str| format!("COPY ssh /\n{step}");
     bed.build(&with(&format!("RUN --mount=type=ssh {mode} && {name} && {ask}")), &args).succeeded();
     // The agent itself takes root and its owner only.
-    let step = format!("USER 5:6\nRUN --mount=type=ssh,uid=5,gid=6,mode=0660,target=/tmp/agent test -S /tmp/agent && {ask}");
+    let step = format!(
+        "USER 5:6\nRUN --mount=type=ssh,uid=5,gid=6,mode=0660,target=/tmp/agent test -S /tmp/agent && {ask}"
+    );
     bed.build(&with(&step), &args).succeeded();
     bed.build(&with(&format!("USER 5:6\nRUN --mount=type=ssh {ask}")), &args).failed_with("exit code: 1");
     bed.build("RUN --mount=type=ssh test ! -e $SSH_AUTH_SOCK # none", &[]).succeeded();

@@ -54,7 +54,9 @@ fn d_003_text_is_a_dockerfile_and_an_archive_is_a_context() {
     lab.run(&["build", &lab.server.url("/bad")]).refused(2, "/bad");
 
     let mut tar = tar::Builder::new(Vec::new());
-    for (name, text) in [("Dockerfile", DOCKERFILE), ("sub/Other", "FROM scratch\nLABEL o=1\n"), (".dockerignore", "*\n")] {
+    for (name, text) in
+        [("Dockerfile", DOCKERFILE), ("sub/Other", "FROM scratch\nLABEL o=1\n"), (".dockerignore", "*\n")]
+    {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
@@ -87,7 +89,8 @@ fn named_contexts_are_fetched() {
     lab.write("r", "sub/f", "from git");
     lab.write("r", ".dockerignore", "*\n");
     lab.commit("r");
-    lab.server.put("/x/one.txt", Page::new("from the web").with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"));
+    lab.server
+        .put("/x/one.txt", Page::new("from the web").with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"));
     let (git, web) = (format!("g={}#main", lab.remote("r")), format!("w={}", lab.server.url("/x/one.txt")));
     let args = ["--build-context", git.as_str(), "--build-context", web.as_str()];
     lab.build_with("COPY --from=g / /g/\nCOPY --from=w one.txt /w", &args).succeeded();

@@ -145,7 +145,8 @@ fn credentials_stay_out_of_everything() {
     assert_eq!(holding(&lab.store(), "topsecret"), Vec::<std::path::PathBuf>::new());
 
     let failed = lab.build(&format!("ADD {}none /a", url));
-    assert!(failed.code == 3 && !failed.said.replace("Dockerfile:2", "").contains("xxxxx:topsecret"));
+    failed.refused(3, "404");
+    assert!(!failed.said.contains("topsecret"), "{}", failed.said);
 }
 
 #[test]
@@ -154,7 +155,9 @@ fn a_118_secrets_authenticate() {
     lab.server.put("/a", Page::new("one"));
     fs::write(lab.path("token"), "sesame\n").unwrap();
     let add = format!("ADD {} /a", lab.server.url("/a"));
-    for (id, header) in [("HTTP_AUTH_TOKEN_127.0.0.1", "Bearer sesame"), ("HTTP_AUTH_HEADER_127.0.0.1", "sesame")] {
+    for (id, header) in
+        [("HTTP_AUTH_TOKEN_127.0.0.1", "Bearer sesame"), ("HTTP_AUTH_HEADER_127.0.0.1", "sesame")]
+    {
         lab.server.take_log();
         let secret = format!("id={id},src=token");
         lab.build_with(&add, &["--secret", &secret]).succeeded();

@@ -106,7 +106,14 @@ impl Lab {
         let dir = self.path("git").join(repository);
         fs::create_dir_all(&dir).unwrap();
         let mut command = Command::new("git");
-        command.args(["-c", "protocol.file.allow=always", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false"]);
+        command.args([
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "commit.gpgsign=false",
+            "-c",
+            "tag.gpgsign=false",
+        ]);
         command.args(args).current_dir(dir).env_clear().env("PATH", "/usr/bin:/bin");
         command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
         for who in ["AUTHOR", "COMMITTER"] {
