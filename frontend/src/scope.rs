@@ -11,7 +11,7 @@ use crate::shell::Lex;
 use std::collections::HashMap;
 
 /// Most work of all look-ups of one file, in instructions and bytes of values.
-const MAX_WORK: usize = 64 << 20;
+const MAX_WORK: usize = 4 << 20;
 
 /// What is refused, in BuildKit's words.
 pub(crate) const COPY_REFUSAL: &str = "variable expansion is not supported for --from, define a new stage with FROM \

@@ -260,6 +260,28 @@ fn args_in_scope_are_put_into_from() {
     }
 }
 
+/// Places in a trigger's own text are none in the file.
+#[test]
+fn errors_of_triggers_are_shown_at_from() {
+    let text = "FROM debian AS base\nONBUILD COPPPY somewhere\nFROM base\n";
+    let diagnostics = lowered(text, &options()).unwrap_err();
+    let error = diagnostics.iter().find(|diagnostic| diagnostic.is_error()).unwrap();
+    assert_eq!((error.lines.start, &text[error.spans[0].range()]), (3, "base"));
+    assert!(error.help.as_deref().unwrap().ends_with("COPPPY somewhere"));
+}
+
+/// Looking through many ARGs for many instructions ends in an error, not in a long wait.
+#[test]
+fn many_variables_in_from() {
+    let mut text = String::from("FROM debian AS x\nFROM debian\nARG X=x\n");
+    (0..3000).for_each(|i| text.push_str(&format!("ARG A{i}=1\n")));
+    assert!(lowered(&format!("{text}COPY --from=$X / /\n"), &options()).is_ok());
+    (0..3000).for_each(|_| text.push_str("COPY --from=$X / /\n"));
+    let diagnostics = lowered(&text, &options()).unwrap_err();
+    let help = diagnostics.iter().find_map(|diagnostic| diagnostic.help.as_deref()).unwrap();
+    assert!(help.contains("too many ARGs"), "{help}");
+}
+
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     let text = "FROM debian\nRUN --security=insecure x\nRUN --security=insecure y\n";

@@ -59,6 +59,8 @@ fn of_operation(failure: &OpFailure) -> ErrorKind {
         OpFailure::Canceled => ErrorKind::Canceled,
         OpFailure::NotAllowed { .. } | OpFailure::NotSupported(_) => ErrorKind::Usage,
         OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,
+        OpFailure::Archive { source: rbuild_layer::UnpackError::Io { .. }, .. } => ErrorKind::Environment,
+        OpFailure::Archive { .. } => ErrorKind::Usage,
         OpFailure::LayerLost(_) => ErrorKind::Environment,
         OpFailure::WrongDiffId { .. }
         | OpFailure::WrongChecksum { .. }

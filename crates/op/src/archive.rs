@@ -1,6 +1,7 @@
 //! ADD of a local file that is an archive: its contents instead of itself.
 
 use crate::engine::Engine;
+use crate::error::OpFailure;
 use rbuild_copy::{OwnerSpec, Ownership, Root, RootKind, Selection};
 use rbuild_ir::{CopyOp, Source, Unpack};
 use rbuild_solver::OpError;
@@ -30,7 +31,7 @@ pub(crate) fn unpacked(
     let mut roots = Vec::with_capacity(selection.roots.len());
     for root in &selection.roots {
         match archive_of(root)? {
-            Some(file) => roots.extend(contents(engine, op, file)?.roots),
+            Some(file) => roots.extend(contents(engine, op, root, file)?.roots),
             None => roots.push(root.clone()),
         }
     }
@@ -50,10 +51,17 @@ fn archive_of(root: &Root) -> Result<Option<File>, OpError> {
     Ok(Some(open(data)?))
 }
 
-fn contents(engine: &Engine, op: &CopyOp, file: File) -> Result<Selection, OpError> {
+fn contents(engine: &Engine, op: &CopyOp, root: &Root, file: File) -> Result<Selection, OpError> {
     let staged = engine.store.new_layer_dir()?;
     let dir: Arc<OwnedFd> = Arc::new(File::open(&staged.upper)?.into());
-    let unpacked = rbuild_layer::unpack_archive(file, &dir, &Default::default())?;
+    let broken = |source| {
+        let name = match &root.kind {
+            RootKind::File { name } => name.to_string_lossy().into_owned(),
+            RootKind::Directory | RootKind::Archive => String::new(),
+        };
+        OpFailure::Archive { name, source }
+    };
+    let unpacked = rbuild_layer::unpack_archive(file, &dir, &Default::default()).map_err(broken)?;
     let implied: HashSet<&TreePath> = unpacked.implied_parents.iter().collect();
     let ownership = match &op.chown {
         Some(chown) => {

@@ -2,7 +2,7 @@
 
 use crate::bridge::blocking;
 use crate::error::OpFailure;
-use crate::exec::Bound;
+use crate::exec::BoundCell;
 use crate::fetch::{BlobFetcher, PulledLayer};
 use crate::layer::{Layer, Root, from_epoch, since_epoch};
 use crate::secret::Confidential;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Layers that are packed at once. Packing is parallel inside; two let one read while the other computes.
@@ -88,7 +88,7 @@ pub struct Engine {
     packing: Semaphore,
     made: AtomicU64,
     /// Parts of local contexts that RUN steps mount, by context and path.
-    pub(crate) bound: Mutex<HashMap<(String, String), Arc<OnceCell<Arc<Bound>>>>>,
+    pub(crate) bound: Mutex<HashMap<(String, String), BoundCell>>,
     /// Directories of cache mounts that this build has emptied.
     pub(crate) fresh_caches: Mutex<HashSet<PathBuf>>,
 }

@@ -38,6 +38,15 @@ pub enum OpFailure {
     /// What a RUN wants to mount is not there.
     #[error("cannot mount {0}")]
     MountSource(String),
+    /// An archive that ADD was to unpack is broken or asks for something impossible.
+    #[error("{name}: {source}")]
+    Archive {
+        /// The archive's file name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: rbuild_layer::UnpackError,
+    },
     /// The blob of a layer is neither here nor known to any source.
     #[error(
         "layer {0} is not in the store and no source has it: remove the image that refers to it and build again"

@@ -1,8 +1,10 @@
 //! Secrets of a build: values that never reach keys, history, logs or layers.
 
+use rbuild_tree::{DirTree, FileKind, Tree, TreePath};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Longest secret, in bytes.
@@ -10,6 +12,12 @@ pub const MAX_SECRET_BYTES: usize = 500 << 10;
 
 /// Shorter values are not looked for in output: they would be found everywhere.
 const MIN_REDACTED: usize = 4;
+
+/// Shorter values are not looked for in files.
+const MIN_LEAK: usize = 8;
+
+/// Bytes of a file that are looked at at once.
+const CHUNK: usize = 1 << 20;
 
 /// What stands in a log for a secret.
 const MASK: &[u8] = b"****";
@@ -91,6 +99,39 @@ impl Redactor {
     }
 }
 
+/// The files below `dir` that hold the value of a secret.
+pub(crate) fn leaks(dir: &Path, secrets: &[Secret]) -> io::Result<Vec<TreePath>> {
+    let values: Vec<&[u8]> = secrets.iter().map(|secret| secret.bytes().trim_ascii()).collect();
+    let values: Vec<&[u8]> = values.into_iter().filter(|value| value.len() >= MIN_LEAK).collect();
+    let Some(longest) = values.iter().map(|value| value.len()).max() else { return Ok(Vec::new()) };
+    let tree = DirTree::open(dir)?;
+    let mut found = Vec::new();
+    for (path, meta) in tree.walk(&TreePath::root())? {
+        if meta.kind == FileKind::Regular
+            && meta.size >= MIN_LEAK as u64
+            && holds(tree.open(&path)?, &values, longest)?
+        {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn holds(mut file: impl Read, values: &[&[u8]], longest: usize) -> io::Result<bool> {
+    let mut window = Vec::new();
+    loop {
+        // What may be the beginning of a value is looked at again.
+        window.drain(..window.len().saturating_sub(longest - 1));
+        let read = (&mut file).take(CHUNK as u64).read_to_end(&mut window)?;
+        if values.iter().any(|value| find(&window, value).is_some()) {
+            return Ok(true);
+        }
+        if read == 0 {
+            return Ok(false);
+        }
+    }
+}
+
 fn replace(line: Vec<u8>, needle: &[u8]) -> Vec<u8> {
     let Some(mut at) = find(&line, needle) else { return line };
     let mut out = Vec::with_capacity(line.len());
@@ -134,6 +175,24 @@ mod tests {
         assert!(shown.contains("****") && !shown.contains("hunter") && !shown.contains("104"), "{shown}");
         assert!(Secret::new(vec![0; MAX_SECRET_BYTES]).is_some());
         assert!(Secret::new(vec![0; MAX_SECRET_BYTES + 1]).is_none());
+    }
+
+    #[test]
+    fn w16_leaks_are_found_wherever_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = Secret::new(b"correct-horse\n".to_vec()).unwrap();
+        let short = Secret::new(b"short".to_vec()).unwrap();
+        for (name, before) in [("begin", 0), ("border", CHUNK - 5), ("later", 2 * CHUNK - 12)] {
+            let mut bytes = vec![b'c'; before];
+            bytes.extend_from_slice(b"correct-horse and short");
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        std::fs::write(dir.path().join("clean"), "correct-hors short").unwrap();
+        std::os::unix::fs::symlink("begin", dir.path().join("link")).unwrap();
+        let found = leaks(dir.path(), &[secret, short.clone()]).unwrap();
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["/begin", "/border", "/later"]);
+        assert!(leaks(dir.path(), &[short]).unwrap().is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "a test that says what it did"
 )]
 
@@ -249,17 +250,18 @@ fn describe(image: &Image, base: &BTreeMap<String, Entry>) -> String {
     for line in
         image.history().iter().filter(|line| !line.contains("COPY root/ /") && *line != "- CMD [\"sh\"]")
     {
-        // Upstream's text itself is not ours to keep.
-        let (instruction, rest) = line.split_at(
-            line.trim_start_matches("- ")
-                .find(' ')
-                .map_or(line.len(), |at| at + line.len() - line.trim_start_matches("- ").len()),
-        );
-        writeln!(out, "{instruction} {:016x}", support::fnv(rest.as_bytes())).unwrap();
+        writeln!(out, "{}", fingerprint(line)).unwrap();
     }
     let layers = image.history().iter().filter(|line| !line.starts_with("- ")).count();
     assert_eq!(layers, image.layers.len(), "every layer has an entry in the history (B-010)");
     out + &image.listing(base, &[(CONTEXT_TIME, "context"), (BASE_TIME, "base"), (0, "zero")])
+}
+
+/// A line of the history without upstream's text, which is not ours to keep: the instruction, and a hash of the rest.
+fn fingerprint(line: &str) -> String {
+    let (empty, text) = line.strip_prefix("- ").map_or(("", line), |text| ("- ", text));
+    let (instruction, rest) = text.split_at(text.find(' ').unwrap_or(text.len()));
+    format!("{empty}{instruction} {:016x}", support::fnv(rest.as_bytes()))
 }
 
 /// A stand-in for CentOS: busybox with the host's bash as /bin/bash and /bin/sh, and a user that CentOS has.

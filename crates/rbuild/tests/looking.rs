@@ -160,6 +160,16 @@ fn ast_in_both_forms() {
     );
     let tree = context.json(&["ast"]);
     assert_eq!((&tree["escape"], &tree["nodes"][1]["json"]), (&"`".into(), &true.into()));
+    // Offsets into the text.
+    assert_eq!(
+        (&tree["nodes"][1]["span"], &tree["nodes"][1]["arg_spans"][1]),
+        (&[24, 38].into(), &[34, 37].into())
+    );
+    let found = Context::of("FROM scratch\nCOPPY a\n").json(&["ast"]);
+    assert_eq!(
+        (&found["diagnostics"][0]["lines"][0], &found["diagnostics"][0]["spans"][0]),
+        (&2.into(), &[13, 18].into())
+    );
     let broken = Context::of("FROM scratch\nCOPPY a\n").rbuild(&["ast", "--format", "sexp"]);
     assert_eq!(broken.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&broken.stdout).starts_with("(from \"scratch\")"));

@@ -123,6 +123,10 @@ pub struct LayerEntry {
 }
 
 /// What an entry of a layer does.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all entries are nodes: a box would cost more than it saves"
+)]
 #[derive(Debug, Clone)]
 pub enum LayerEntryKind {
     /// Adds or replaces a file of any type. `data` is `Some` exactly for regular files that are not hard links.

@@ -3,13 +3,13 @@
 use super::config_env;
 use crate::args::NOT_IN_ENV;
 use crate::ast::{LineRange, Span};
-use crate::env::{Env, Lookup};
+use crate::env::{Env, Lookup, split_pair};
 use crate::lint::Finding;
 use crate::paths;
 use crate::suggest::suggest;
 use rbuild_ir::{HistoryEntry, NetworkMode, VertexDigest};
 use rbuild_oci::{ImageConfig, Platform};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// PATH of an image that sets none.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) fault: Span,
     /// What to do about the current instruction's error.
     pub(super) remedy: Option<String>,
+    /// Where a variable stands in the config's `Env`; made when it is first needed.
+    places: Option<HashMap<String, usize>>,
     /// Names of `build_args`.
     declared: HashSet<String>,
 }
@@ -102,6 +104,7 @@ impl State {
             unset_left: 0,
             fault: Span::default(),
             remedy: None,
+            places: None,
             declared: HashSet::new(),
         }
     }
@@ -133,6 +136,7 @@ impl State {
     pub(super) fn begin(&mut self, network: NetworkMode) {
         if !config_env(&self.config).any(|(name, _)| name == "PATH") {
             self.config.config.env.get_or_insert_default().push(format!("PATH={DEFAULT_PATH}"));
+            self.places = None;
         }
         for (name, value) in config_env(&self.config) {
             self.env.set(name, value);
@@ -175,9 +179,19 @@ impl State {
         self.env.set(name, value);
         let env = self.config.config.env.get_or_insert_default();
         let pair = format!("{name}={value}");
-        match env.iter_mut().find(|old| crate::env::split_pair(old).0 == name) {
-            Some(old) => *old = pair,
-            None => env.push(pair),
+        let places = self.places.get_or_insert_with(|| {
+            let mut places = HashMap::new();
+            for (at, pair) in env.iter().enumerate() {
+                places.entry(split_pair(pair).0.to_owned()).or_insert(at);
+            }
+            places
+        });
+        match places.get(name) {
+            Some(&at) => env[at] = pair,
+            None => {
+                places.insert(name.to_owned(), env.len());
+                env.push(pair);
+            }
         }
     }
 

@@ -153,12 +153,16 @@ impl<'a> Plan<'a> {
 
     /// Puts ONBUILD triggers in front of a stage's instructions. True when they refer to further nodes.
     pub(crate) fn add_triggers(&mut self, node: usize, triggers: &[String]) -> Result<bool, Diagnostic> {
-        let lines = self.nodes[node].lines;
+        let (lines, from) = (self.nodes[node].lines, self.nodes[node].span);
         let mut commands = Vec::with_capacity(triggers.len());
         let mut new_deps = false;
         for trigger in triggers {
-            let mut instruction =
-                crate::parse_onbuild(trigger).map_err(|error| Diagnostic { lines, ..error })?;
+            let mut instruction = crate::parse_onbuild(trigger).map_err(|error| {
+                // Places of the error refer to the trigger's own text.
+                let help =
+                    format!("this is a trigger (ONBUILD) of the image or stage that FROM names: {trigger}");
+                Diagnostic { lines, spans: Vec::new(), help: Some(help), ..error }.with_span(from)
+            })?;
             instruction.lines = lines;
             let command = self.command(node, Cow::Owned(instruction), Some(&commands))?;
             new_deps |= !command.sources.is_empty();

@@ -37,11 +37,11 @@ fn an_archive_replaces_what_is_in_its_way() {
         "d755 5:5 0 /dest",
         "d700 1:1 11 /dest/etc",
         r#"-644 2:2 0 /dest/etc/conf "new""#,
-        "d755 0:0 0 /dest/lib",
+        "d755 0:0 1000 /dest/lib",
         r#"-644 0:0 0 /dest/lib/so "so""#,
         "p644 0:0 0 /dest/pipe",
         "l777 0:0 0 /dest/was-dir -> etc",
-        "d755 0:0 0 /dest/was-file",
+        "d755 0:0 1000 /dest/was-file",
         r#"-644 0:0 0 /dest/was-file/in "in""#,
     ];
     assert_eq!(shown(&layer), want);
@@ -69,7 +69,7 @@ fn links_are_confined_to_the_destination() {
     // A link that leads nowhere, or to itself, is replaced.
     for target in ["/../../etc/passwd", "lib"] {
         let tree = MemTree::new().symlink("dest/lib", target);
-        assert!(shown(&unpack(&tree, &["lib"], None)).contains(&"d755 0:0 0 /dest/lib".to_owned()));
+        assert!(shown(&unpack(&tree, &["lib"], None)).contains(&"d755 0:0 1000 /dest/lib".to_owned()));
     }
 }
 

@@ -17,6 +17,9 @@ use tokio::sync::OnceCell;
 /// overlay.
 pub(super) const NAME: &str = "source";
 
+/// Filled when the first step of a build looks at that part.
+pub(crate) type BoundCell = Arc<OnceCell<Arc<Bound>>>;
+
 /// A file or directory of a tree, with all that is in it.
 #[derive(Debug)]
 pub(crate) struct Bound {
@@ -36,7 +39,7 @@ impl Bound {
         // What is missing is asked for as it is written, for the sake of the message.
         let literal = match &found.meta {
             Some(_) => escaped(&String::from_utf8_lossy(found.path.as_bytes())),
-            None => path.to_owned(),
+            None => escaped(path),
         };
         let selection = rbuild_copy::select(tree, &literal, options);
         let selection = selection.map_err(failed)?;
@@ -111,7 +114,7 @@ impl Engine {
         path: &str,
     ) -> Result<Arc<Bound>, OpError> {
         let key = (name.to_owned(), path.to_owned());
-        let cell: Arc<OnceCell<_>> = Arc::clone(locked(&self.bound).entry(key).or_default());
+        let cell: BoundCell = Arc::clone(locked(&self.bound).entry(key).or_default());
         let bound = cell.get_or_try_init(|| async {
             let (engine, name, path) = (Arc::clone(self), name.to_owned(), path.to_owned());
             blocking(move || -> Result<Arc<Bound>, OpError> {

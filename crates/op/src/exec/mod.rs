@@ -6,7 +6,7 @@ mod key;
 mod mounts;
 mod ssh;
 
-pub(crate) use bind::Bound;
+pub(crate) use bind::BoundCell;
 
 use crate::bridge::blocking;
 use crate::engine::Engine;
@@ -185,10 +185,12 @@ impl Op for ExecStep {
         let asking = Asking { engine: &self.engine, op: &self.op, inputs, step, fresh };
         let mut mounts = StepMounts::prepare(&asking).await?;
         mounts.apply(&mut spec);
-        let ran = self.run(spec, std::mem::take(&mut mounts.secrets), step).await;
+        let ran = self.run(spec, mounts.secrets.clone(), step).await;
+        let secrets = std::mem::take(&mut mounts.secrets);
         drop(mounts);
         let outcome = ran.map_err(|error| self.not_run(error))?;
         self.check_outcome(&outcome)?;
+        self.warn_of_leaks(&ingest, secrets, step).await?;
         let id = self.engine.new_layer_id();
         let dir = self.engine.store.commit_layer_dir(ingest, &id)?;
         let layer = self.engine.intern(Layer::executed(id, SystemTime::now(), dir));
@@ -197,6 +199,26 @@ impl Op for ExecStep {
 }
 
 impl ExecStep {
+    /// What a step does with a secret is its own business, but a secret in the image is hardly ever meant.
+    async fn warn_of_leaks(
+        &self,
+        ingest: &LayerIngest,
+        secrets: Vec<Secret>,
+        step: &StepContext,
+    ) -> Result<(), OpError> {
+        if secrets.is_empty() {
+            return Ok(());
+        }
+        let upper = ingest.upper.clone();
+        let found = blocking(move || crate::secret::leaks(&upper, &secrets)).await?;
+        for path in found {
+            let text =
+                format!("this step wrote the value of a secret to {path}: it is now a part of the image");
+            step.reporter.report(rbuild_event::Event::Warning { text });
+        }
+        Ok(())
+    }
+
     /// A program that is missing is the step's fault, not the sandbox's.
     fn not_run(&self, error: OpError) -> OpError {
         match error.downcast_ref::<RuntimeError>().and_then(RuntimeError::exit_code) {

@@ -117,6 +117,18 @@ fn archives_meet_what_is_there() {
     );
 }
 
+/// A broken archive is the user's, not a registry's: exit code 2 and its name.
+#[test]
+fn a_broken_archive_is_named() {
+    let site = site!("a_broken_archive_is_named");
+    let context = site.context();
+    one_file(&context, "short.tar", "big", &"x".repeat(5000));
+    let whole = std::fs::read(context.dir.join("short.tar")).unwrap();
+    context.file("short.tar", &whole[..2000]);
+    let outcome = context.build_of("FROM scratch\nADD short.tar /\n");
+    outcome.refused(2, "failed to solve: short.tar: ");
+}
+
 /// an archive's own root, whatever it is said to be.
 #[test]
 fn an_archives_root_entry_means_nothing() {

@@ -119,7 +119,7 @@ quoted $arg
 A
 unquoted $arg
 B
-RUN cat <&4 > /fd 4<<EOF
+RUN cat 4<<EOF <&4 > /fd
 fourth
 EOF
 RUN echo '<<EOF' > /fake

@@ -135,7 +135,7 @@ fn command_lines_that_make_no_sense() {
     context.rbuild(&["build"]).fails(2, &["context"]);
     context.rbuild(&["build", "nodir"]).fails(2, &["nodir"]);
     context.rbuild(&["build", "context/Dockerfile"]).fails(2, &["not a directory"]);
-    context.rbuild(&["build", "https://example.org/x.git"]).fails(2, &["not supported"]);
+    context.rbuild(&["build", "https://example.org/x.git?x=y"]).fails(2, &["unexpected query"]);
     context.rbuild(&["frobnicate"]).fails(2, &["frobnicate"]);
 }
 

@@ -2,6 +2,9 @@
 //!
 //! They need root and overlayfs. One binary, so that its parts share the bases and link once.
 #![allow(unreachable_pub, reason = "nothing outside this binary sees its modules")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::print_stdout, reason = "tests say what they do and skip")]
+#![allow(clippy::disallowed_methods, reason = "a test passes PATH on")]
 
 mod bad_input;
 mod cache;

@@ -37,8 +37,10 @@ fn push_to_a_real_registry_with_tls_and_a_password() {
     let refused = context.build(&["-t", &name, "--push"]).fails(3, &[&host]);
     assert!(!refused.stderr.contains("wrong word"), "{}", refused.stderr);
     std::fs::write(&config, docker_config(&host, "jo", "secret word")).unwrap();
-    context.build(&["-t", &name, "-t", "app:1.0", "--push", "--metadata-file", "meta.json"]).ok();
-    context.build(&["-t", &name, "--push"]).ok();
+    let other = format!("{host}/other/app:2.0");
+    context.build(&["-t", &name, "-t", &other, "--push", "--metadata-file", "meta.json"]).ok();
+    let unreachable = context.build(&["-t", &name, "-t", "127.0.0.1:1/elsewhere", "--push"]);
+    unreachable.fails(3, &["failed to push 127.0.0.1:1/elsewhere"]);
 
     // A fresh store builds on what was pushed.
     std::fs::remove_dir_all(context.store()).unwrap();
@@ -128,22 +130,24 @@ fn a_digest_pinned_no_op_build_makes_no_request() {
 
 #[test]
 fn lies_of_a_registry_are_found_and_nothing_is_kept() {
-    for (what, action) in [
-        ("a flipped bit", Action::Corrupt(20)),
-        ("too short", Action::Short(30)),
-        ("too long", Action::Append(vec![0; 20])),
-        ("cut off every time", Action::CutAfter(10)),
-    ] {
-        println!("{what}");
-        let registry = TestRegistry::start(Options::default());
-        let (context, name) = pushed(&registry);
-        std::fs::remove_dir_all(context.store()).unwrap();
-        registry.fault(Fault::new("/blobs/", action).method("GET").after(1).times(10_000));
-        context.dockerfile(&format!("FROM {name}\nRUN cat /x\n"));
-        context.build(&["-t", "x"]).fails(3, &[&registry.host()]);
-        assert_eq!(context.rbuild(&["images", "-q"]).ok().stdout, "");
-        context.assert_nothing_left();
-    }
+    // At the same time, because each waits between its attempts.
+    std::thread::scope(|scope| {
+        scope.spawn(|| refused_pull(Action::Corrupt(20), "digest mismatch"));
+        scope.spawn(|| refused_pull(Action::Short(0), "truncated"));
+        scope.spawn(|| refused_pull(Action::Append(vec![0; 20]), "larger than allowed"));
+        scope.spawn(|| refused_pull(Action::CutAfter(0), "cannot reach"));
+    });
+}
+
+fn refused_pull(action: Action, words: &str) {
+    let registry = TestRegistry::start(Options::default());
+    let (context, name) = pushed(&registry);
+    std::fs::remove_dir_all(context.store()).unwrap();
+    registry.fault(Fault::new("/blobs/", action).method("GET").after(1).times(10_000));
+    context.dockerfile(&format!("FROM {name}\nRUN cat /x\n"));
+    context.build(&["-t", "x"]).fails(3, &[&registry.host(), words]);
+    assert_eq!(context.rbuild(&["images", "-q"]).ok().stdout, "", "{words}");
+    context.assert_nothing_left();
 }
 
 #[test]

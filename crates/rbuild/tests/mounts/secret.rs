@@ -63,6 +63,17 @@ fn a_087_no_byte_of_a_secret_is_kept() {
 }
 
 #[test]
+fn w16_a_secret_that_a_step_writes_into_the_image_is_reported() {
+    let Some(bed) = bed("w16_a_secret_that_a_step_writes_into_the_image_is_reported") else { return };
+    fs::write(bed.path("token"), VALUE).unwrap();
+    let secret = format!("id=token,src={}", bed.path("token").display());
+    let step = "RUN --mount=type=secret,id=token mkdir -p /root; cat /run/secrets/token >/root/.npmrc";
+    let built = bed.build(step, &["--secret", &secret]).succeeded();
+    assert!(built.said.contains("wrote the value of a secret to /root/.npmrc"), "{}", built.said);
+    assert!(!built.said.contains(VALUE));
+}
+
+#[test]
 fn a_087_another_value_does_not_run_again() {
     let Some(bed) = bed("a_087_another_value_does_not_run_again") else { return };
     let file = bed.path("token");

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "helpers of tests panic and say what is skipped, as tests do"
 )]
 #![allow(
