@@ -133,6 +133,8 @@ fn excerpt(file: &str, text: &str, lines: &Range<u32>) -> String {
             continue;
         }
         let mark = if lines.contains(&number) { ">>>" } else { "   " };
+        // Credentials in a URL are shown nowhere.
+        let line = rbuild_ir::redacted(line);
         out.push_str(format!("{number:4} | {mark} {line}").trim_end());
         out.push('\n');
     }

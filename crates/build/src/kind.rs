@@ -5,7 +5,7 @@ use rbuild_copy::CopyError;
 use rbuild_export::ExportError;
 use rbuild_layer::{DecompressError, PackError};
 use rbuild_op::OpFailure;
-use rbuild_registry::RegistryError;
+use rbuild_registry::{DownloadError, RegistryError};
 use rbuild_runtime::RuntimeError;
 use rbuild_snapshot::SnapshotError;
 use rbuild_solver::OpError;
@@ -36,6 +36,13 @@ pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
     // What ADD was to unpack; layers of images come with their own errors.
     if error.is::<DecompressError>() {
         return ErrorKind::Usage;
+    }
+    if let Some(error) = error.downcast_ref::<DownloadError>() {
+        return match error {
+            DownloadError::BadUrl { .. } => ErrorKind::Usage,
+            DownloadError::Sink { .. } => ErrorKind::Environment,
+            _ => ErrorKind::Registry,
+        };
     }
     if error.is::<RegistryError>() || error.is::<rbuild_layer::UnpackError>() {
         return ErrorKind::Registry;

@@ -136,6 +136,7 @@ fn command_lines_that_make_no_sense() {
     context.rbuild(&["build", "nodir"]).fails(2, &["nodir"]);
     context.rbuild(&["build", "context/Dockerfile"]).fails(2, &["not a directory"]);
     context.rbuild(&["build", "https://127.0.0.1:1/x.git"]).fails(3, &["https://127.0.0.1:1/x.git"]);
+    context.rbuild(&["build", "https://example.org/x.git?x=y"]).fails(2, &["unexpected query"]);
     context.rbuild(&["frobnicate"]).fails(2, &["frobnicate"]);
 }
 

@@ -106,17 +106,17 @@ fn a_116_the_checksum_is_a_commit() {
     let Some(lab) = Lab::with_git("a_116_the_checksum_is_a_commit") else { return };
     let (first, last) = example(&lab);
     let url = lab.remote("r");
+    for checksum in [&last[..8], &last] {
+        let wrong = format!("expected checksum to match {checksum}, got {first}");
+        lab.build(&format!("ADD --checksum={checksum} {url}#v1 /a")).refused(3, &wrong);
+    }
     let image =
         lab.image(&format!("ADD --checksum={} {url}#v1 /a\nADD {url}?checksum={last} /b", &first[..8]));
     assert_eq!((image.text("a/f"), image.text("b/f")), ("one", "two"));
     let tag = lab.git("r", &["rev-parse", "v1"]);
     assert_eq!(lab.image(&format!("ADD --checksum={tag} {url}#v1 /a")).text("a/f"), "one");
-    for checksum in [&last[..8], &last] {
-        let wrong = format!("expected checksum to match {checksum}, got {first}");
-        lab.build(&format!("ADD --checksum={checksum} {url}#v1 /new-{}", checksum.len())).refused(3, &wrong);
-    }
     let unknown = "0123456789012345678901234567890123456789";
-    lab.build(&format!("ADD {url}#{unknown} /a")).refused(3, "cannot fetch from");
+    lab.build(&format!("ADD {url}#{unknown} /a")).refused(3, "repository does not contain ref 0123");
     lab.build(&format!("ADD {url}#nothing /a")).refused(3, "repository does not contain ref nothing");
     lab.build(&format!("ADD {url}#main:nothing /a")).refused(3, "there is no directory `nothing`");
     lab.build(&format!("ADD {url}#main:f /a")).refused(3, "there is no directory `f`");
@@ -132,11 +132,11 @@ fn a_117_submodules_come_along() {
         lab.write(name, "f", name);
         lab.commit(name);
     }
-    lab.git("middle", &["submodule", "add", "-q", "../../inner/.git", "in"]);
+    lab.git("middle", &["submodule", "add", "-q", "../inner/.git", "in"]);
     // Relative to the URL that it is fetched from.
     lab.git("middle", &["config", "-f", ".gitmodules", "submodule.in.url", "../../inner/.git"]);
     lab.commit("middle");
-    lab.git("outer", &["submodule", "add", "-q", "../../middle/.git", "mid"]);
+    lab.git("outer", &["submodule", "add", "-q", "../middle/.git", "mid"]);
     lab.git("outer", &["config", "-f", ".gitmodules", "submodule.mid.url", &lab.remote("middle")]);
     lab.commit("outer");
     let url = lab.remote("outer");
@@ -158,12 +158,7 @@ fn credentials_stay_out_of_everything() {
     assert!(lab.app().text("r/.git/config").contains(&lab.remote("r")));
     let wrong = lab.build(&format!("ADD {} /r", url.replace("topsecret", "badsecret")));
     wrong.refused(3, "cannot list the references of http://xxxxx:xxxxx@127.0.0.1");
-    // The Dockerfile's own lines are shown, as the user wrote them.
-    assert!(
-        !wrong.said.lines().any(|line| line.contains("badsecret") && !line.contains(" ADD ")),
-        "{}",
-        wrong.said
-    );
+    assert!(!wrong.said.contains("badsecret"), "{}", wrong.said);
 }
 
 #[test]
