@@ -17,8 +17,10 @@ pub struct FailedStep {
     pub name: String,
     /// Its output: time since its start, and the line.
     pub output: Vec<(Duration, String)>,
-    /// How many lines of the output were dropped from its middle because it was too long.
+    /// How many lines were dropped because the output was too long.
     pub dropped: usize,
+    /// How many lines of `output` come before the dropped ones.
+    pub before_dropped: usize,
 }
 
 #[derive(Default)]
@@ -74,9 +76,11 @@ impl Collector {
                 let Some(step) = self.running.remove(vertex).filter(|_| self.failed.is_none()) else {
                     return;
                 };
+                let before_dropped = step.head.len();
                 let mut output = step.head;
                 output.extend(step.tail);
-                self.failed = Some(FailedStep { name: step.name, output, dropped: step.dropped });
+                self.failed =
+                    Some(FailedStep { name: step.name, output, dropped: step.dropped, before_dropped });
             }
             Event::Cached { vertex } => {
                 self.cached += 1;
@@ -122,6 +126,22 @@ mod tests {
         let failed = collector.summary().failed.unwrap();
         let lines: Vec<&str> = failed.output.iter().map(|(_, line)| line.as_str()).collect();
         assert_eq!((failed.name.as_str(), lines, failed.dropped), ("step 1", vec!["first", "second"], 0));
+    }
+
+    #[test]
+    fn the_place_of_the_dropped_lines_is_known() {
+        let mut collector = Collector::default();
+        collector.event(&Event::Declared { vertex: 0, name: "step".into() });
+        // The head takes few long lines, the tail many short ones: the gap is not in the middle of the lines.
+        for line in
+            std::iter::repeat_n(vec![b'x'; 1 << 20], 40).chain(std::iter::repeat_n(b"short".to_vec(), 100))
+        {
+            collector.event(&log(0, &line));
+        }
+        collector.event(&Event::Failed { vertex: 0, at: SystemTime::UNIX_EPOCH, error: String::new() });
+        let failed = collector.summary().failed.unwrap();
+        assert_eq!((failed.before_dropped, failed.dropped + failed.output.len()), (8, 140));
+        assert!(failed.dropped > 0 && failed.output.len() > 100);
     }
 
     #[test]

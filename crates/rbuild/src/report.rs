@@ -26,9 +26,8 @@ pub(crate) fn error(error: &anyhow::Error) {
 /// The whole output of the step that failed.
 pub(crate) fn failed_step(step: &FailedStep) {
     let mut text = format!("------\n > {}:\n", step.name);
-    let head = if step.dropped > 0 { step.output.len() / 2 } else { step.output.len() };
     for (number, (at, line)) in step.output.iter().enumerate() {
-        if number == head {
+        if step.dropped > 0 && number == step.before_dropped {
             text.push_str(&format!("[{} lines left out]\n", step.dropped));
         }
         text.push_str(&format!("{:.3} {line}\n", at.as_secs_f64()));
