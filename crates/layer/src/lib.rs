@@ -19,7 +19,9 @@ mod read;
 mod unpack;
 
 pub use archive::{UnpackedArchive, is_archive, unpack_archive};
-pub use decompress::{Codec, Decompressor, MAX_ZSTD_WINDOW_LOG, decompress, decompress_sniffed};
+pub use decompress::{
+    Codec, Decompressor, MAX_XZ_MEMORY_KIB, MAX_ZSTD_WINDOW_LOG, decompress, decompress_sniffed,
+};
 pub use error::{DecompressError, PackError, TarError, UnpackError};
 pub use pack::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, PackOptions, Packed, pack, pack_slice};
 pub use read::{
