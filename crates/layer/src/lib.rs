@@ -5,7 +5,7 @@
 //!   on the entries and the options alone (DESIGN promise 3), and every file is hashed again while it is read.
 //! * [`TarReader`] reads tar strictly (USTAR, PAX, GNU, sparse); [`decompress`] is what stands before it.
 //! * [`unpack_layer`] turns a layer blob into an overlayfs upper directory, [`unpack_archive`] a user's archive into
-//!   entries, both without ever leaving the directory they are given (DESIGN promise 6).
+//!   a directory, [`stage_archive`] into entries for another tree, all without ever leaving the directory they are given (DESIGN promise 6).
 //!
 //! Everything streams; memory is bounded whatever the input. Where layers live is not known here.
 
@@ -28,7 +28,10 @@ pub use read::{
     MAX_LINK_BYTES, MAX_PATH_BYTES, MAX_PAX_BYTES, MAX_SPARSE_SEGMENTS, MAX_XATTR_BYTES, TarEntry, TarKind,
     TarReader, read_tar,
 };
-pub use unpack::{Limits, MAX_DIRECTORY_BYTES, MAX_ENTRIES, MAX_UNPACKED_BYTES, Unpacked, unpack_layer};
+pub use unpack::{
+    Limits, MAX_ARCHIVE_NAME_BYTES, MAX_DIRECTORY_BYTES, MAX_ENTRIES, MAX_UNPACKED_BYTES, StagedEntry,
+    Unpacked, stage_archive, unpack_layer,
+};
 
 /// Prefix of the tar name of a whiteout (image-spec, layer.md "Whiteouts").
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";
