@@ -17,6 +17,9 @@ use rbuild_tree::TreePath;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
+/// Magic build argument: the frontend, whatever the Dockerfile says.
+const SYNTAX_ARG: &str = "BUILDKIT_SYNTAX";
+
 /// A Dockerfile as a build would see it, without anything done.
 #[derive(Debug)]
 pub struct Examined {
@@ -90,6 +93,10 @@ async fn lowered(
     inputs: &Inputs,
     images: &Arc<Images>,
 ) -> Result<(Dockerfile, Lowered), BuildError> {
+    let given = options.build_arg(SYNTAX_ARG).filter(|value| !value.trim().is_empty());
+    if let Some(refusal) = rbuild_frontend::check_syntax(&inputs.text, given) {
+        return Ok((Dockerfile::default(), Lowered { diagnostics: vec![refusal], ..Lowered::default() }));
+    }
     let (dockerfile, mut diagnostics) = rbuild_frontend::parse(&inputs.text);
     if diagnostics.iter().any(Diagnostic::is_error) {
         diagnostics.extend(rbuild_frontend::syntax_warnings(&dockerfile, &diagnostics, &options));
