@@ -26,17 +26,17 @@ pub fn detect_syntax(text: &str) -> Option<String> {
 pub fn check_syntax(text: &[u8], given: Option<&str>) -> Option<Diagnostic> {
     let text = String::from_utf8_lossy(text);
     let (asked, origin) = match given {
-        Some(value) => (Word::new(value, Span::default()), "BUILDKIT_SYNTAX asks for "),
+        Some(value) => (Word::new(value, Span::default()), ", given with BUILDKIT_SYNTAX,"),
         None => (find(&text)?, ""),
     };
     let name = asked.value.split_whitespace().next().unwrap_or_default();
     let problem = match judge(name) {
         Verdict::BuiltIn => return None,
         Verdict::Newer => {
-            format!("{origin}frontend `{name}` is newer than version {MAJOR}, which is built in")
+            format!("frontend `{name}`{origin} is newer than version {MAJOR}, which is built in")
         }
         Verdict::Other => {
-            format!("{origin}frontend `{name}` is not supported: only the Dockerfile frontend is built in")
+            format!("frontend `{name}`{origin} is not supported: only the Dockerfile frontend is built in")
         }
     };
     let help = match given {
@@ -169,6 +169,9 @@ mod tests {
             assert_eq!((at, found.as_str()), (line, marked), "{text}: {message}");
         }
         let (message, line, _) = refused("FROM x\n", Some(" gcr.io/x/y:1  a=b ")).unwrap();
-        assert_eq!((line, message.contains("BUILDKIT_SYNTAX asks for frontend `gcr.io/x/y:1`")), (0, true));
+        assert_eq!(
+            (line, message.contains("frontend `gcr.io/x/y:1`, given with BUILDKIT_SYNTAX, is")),
+            (0, true)
+        );
     }
 }

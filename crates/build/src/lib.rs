@@ -27,7 +27,7 @@ pub mod time;
 
 pub use build::{BuildResult, Environment, build};
 pub use csv::csv_fields;
-pub use dockerfile::read_dockerfile;
+pub use dockerfile::{other_frontend, read_dockerfile};
 pub use error::{BuildError, ErrorKind};
 pub use lower::{Examined, examine};
 pub use rbuild_ir::{NetworkMode, RemoteUrl};

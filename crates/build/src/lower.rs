@@ -63,6 +63,7 @@ pub async fn examine(
     let images = Arc::new(Images::new(store, environment.registry.clone(), &request, reporter.clone()));
     let options = LowerOptions { all_stages, ..options(&request, &inputs) };
     let (dockerfile, lowered) = lowered(options, &inputs, &images).await?;
+    let registry_failed = images.registry_failed(&stage_names(&dockerfile));
     Ok(Examined {
         name: inputs.name.clone(),
         text: String::from_utf8_lossy(&inputs.text).into_owned(),
@@ -70,7 +71,7 @@ pub async fn examine(
         definition: lowered.definition,
         diagnostics: lowered.diagnostics,
         outline: lowered.outline,
-        registry_failed: images.registry_failed(),
+        registry_failed,
     })
 }
 
@@ -81,11 +82,19 @@ pub(crate) async fn definition(
     images: &Arc<Images>,
     reporter: &Reporter,
 ) -> Result<Definition, BuildError> {
-    let (_, lowered) = lowered(options(request, inputs), inputs, images).await?;
+    let (dockerfile, lowered) = lowered(options(request, inputs), inputs, images).await?;
     for warning in lowered.diagnostics.iter().filter(|diagnostic| !diagnostic.is_error()) {
         reporter.report(Event::Warning { text: one_line(warning) });
     }
-    lowered.definition.ok_or_else(|| refused(&lowered.diagnostics, inputs, images))
+    lowered.definition.ok_or_else(|| {
+        refused(&lowered.diagnostics, inputs, images.registry_failed(&stage_names(&dockerfile)))
+    })
+}
+
+/// Refuses a Dockerfile that another frontend should read, from what the file or the build arguments say.
+pub(crate) fn other_frontend(build_args: &[(String, String)], text: &[u8]) -> Option<Diagnostic> {
+    let given = build_args.iter().rev().find(|(name, _)| name == SYNTAX_ARG).map(|(_, value)| value.trim());
+    rbuild_frontend::check_syntax(text, given.filter(|value| !value.is_empty()))
 }
 
 async fn lowered(
@@ -93,8 +102,7 @@ async fn lowered(
     inputs: &Inputs,
     images: &Arc<Images>,
 ) -> Result<(Dockerfile, Lowered), BuildError> {
-    let given = options.build_arg(SYNTAX_ARG).filter(|value| !value.trim().is_empty());
-    if let Some(refusal) = rbuild_frontend::check_syntax(&inputs.text, given) {
+    if let Some(refusal) = other_frontend(&options.build_args, &inputs.text) {
         return Ok((Dockerfile::default(), Lowered { diagnostics: vec![refusal], ..Lowered::default() }));
     }
     let (dockerfile, mut diagnostics) = rbuild_frontend::parse(&inputs.text);
@@ -114,6 +122,10 @@ async fn lowered(
         joined.map_err(|error| BuildError::Internal(format!("lowering failed: {error}")))?;
     lowered.diagnostics.extend(diagnostics);
     Ok((dockerfile, lowered))
+}
+
+fn stage_names(dockerfile: &Dockerfile) -> Vec<&str> {
+    dockerfile.stages.iter().filter_map(|stage| stage.name.as_deref()).collect()
 }
 
 /// The ignore file for the check CopyIgnoredFile.
@@ -157,13 +169,13 @@ fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
 }
 
 /// All errors of the file, rendered one below the other.
-fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, images: &Images) -> BuildError {
+fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, registry_failed: bool) -> BuildError {
     let text = String::from_utf8_lossy(&inputs.text);
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
     let rendered: Vec<String> =
         errors.map(|error| rbuild_frontend::render(error, &inputs.name, &text)).collect();
     let message = rendered.join("\n");
-    if images.registry_failed() {
+    if registry_failed {
         return BuildError::Image { message, registry: true };
     }
     BuildError::Dockerfile(message)
