@@ -124,6 +124,7 @@ fn engine(
         shm_size: request.shm_size,
         confidential: request.confidential.clone(),
         no_cache: request.no_cache.clone(),
+        allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         remote,
         cancel: cancel.clone(),
