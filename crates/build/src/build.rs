@@ -74,6 +74,7 @@ pub async fn build(
     let images = Images::new(store.clone(), environment.registry.clone(), &request, reporter.clone());
     let images = Arc::new(images);
     let definition = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
+    crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let contexts = Contexts::open(&request, &mut inputs, &fetched, &store)?;
     let build = Build {

@@ -12,6 +12,7 @@ mod build;
 mod contexts;
 mod csv;
 mod dockerfile;
+mod entitlements;
 mod error;
 mod image;
 mod images;
