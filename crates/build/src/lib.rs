@@ -12,6 +12,7 @@ mod build;
 mod contexts;
 mod csv;
 mod dockerfile;
+mod entitlements;
 mod error;
 mod image;
 mod images;
@@ -28,7 +29,7 @@ pub mod time;
 
 pub use build::{BuildResult, Environment, build};
 pub use csv::csv_fields;
-pub use dockerfile::read_dockerfile;
+pub use dockerfile::{other_frontend, read_dockerfile};
 pub use error::{BuildError, ErrorKind};
 pub use lockfile::{Change, LOCK_FILE, LockEntry, LockOptions, Locked, Update, lock, read_lock};
 pub use lower::{Examined, examine};

@@ -17,7 +17,7 @@ pub enum OpFailure {
     #[error("canceled")]
     Canceled,
     /// A step wants a permission that was not granted.
-    #[error("{what} is not allowed: grant it with --allow {entitlement}")]
+    #[error("{entitlement} is not allowed: {what} needs --allow {entitlement}")]
     NotAllowed {
         /// What the step wants.
         what: &'static str,

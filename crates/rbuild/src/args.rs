@@ -313,8 +313,12 @@ pub(crate) enum ProgressArg {
     Tty,
     /// Lines for a log
     Plain,
-    /// Only errors
+    /// Only the image's id at the end (as --quiet), and errors
     Quiet,
+    /// BuildKit's status messages as JSON lines
+    Rawjson,
+    /// Only errors
+    None,
 }
 
 #[derive(Debug, Args)]
