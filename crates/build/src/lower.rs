@@ -54,10 +54,13 @@ pub async fn examine(
     let _lease = store.lease()?;
     let mut request = request.clone();
     let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
+    let remote = remote.resolving(crate::remote::resolving(&request));
     let cancel = CancellationToken::new();
     let fetched = crate::remote::fetch(&mut request, &remote, &store, reporter, &cancel).await?;
     let inputs = read_inputs(&request, fetched.main, &store)?;
-    let images = Arc::new(Images::new(store, environment.registry.clone(), &request, reporter.clone()));
+    let resolving = crate::lockfile::resolving(&request, &inputs)?;
+    let images = Images::new(store, environment.registry.clone(), &request, resolving, reporter.clone());
+    let images = Arc::new(images);
     let options = LowerOptions { all_stages, ..options(&request, &inputs) };
     let (dockerfile, lowered) = lowered(options, &inputs, &images).await?;
     Ok(Examined {
@@ -83,6 +86,16 @@ pub(crate) async fn definition(
         reporter.report(Event::Warning { text: one_line(warning) });
     }
     lowered.definition.ok_or_else(|| refused(&lowered.diagnostics, inputs, images))
+}
+
+/// As [`definition`], with every stage.
+pub(crate) async fn all_stages(
+    request: &BuildRequest,
+    inputs: &Inputs,
+    images: &Arc<Images>,
+) -> Result<Lowered, BuildError> {
+    let options = LowerOptions { all_stages: true, ..options(request, inputs) };
+    Ok(lowered(options, inputs, images).await?.1)
 }
 
 async fn lowered(
@@ -150,7 +163,7 @@ fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
 }
 
 /// All errors of the file, rendered one below the other.
-fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, images: &Images) -> BuildError {
+pub(crate) fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, images: &Images) -> BuildError {
     let text = String::from_utf8_lossy(&inputs.text);
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
     let rendered: Vec<String> =
