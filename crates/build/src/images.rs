@@ -235,7 +235,7 @@ impl Images {
         }
         if self.resolving.offline {
             let missing = OpFailure::Offline(reference.to_string());
-            return Err(Failure { message: missing.to_string(), registry: true });
+            return Err(Failure { message: missing.to_string(), registry: true, absent: false });
         }
         let descriptor = match self.client().resolve_descriptor(&reference).await {
             Ok(descriptor) => descriptor,
@@ -350,7 +350,7 @@ impl Images {
             Place::Layout(layout) => layout.document(descriptor).map_err(Failure::local)?,
             Place::Registry(reference) if self.resolving.offline => {
                 let missing = OpFailure::Offline(format!("{} of {reference}", descriptor.digest));
-                return Err(Failure { message: missing.to_string(), registry: true });
+                return Err(Failure { message: missing.to_string(), registry: true, absent: false });
             }
             Place::Registry(reference) => {
                 let kind = &descriptor.media_type;
