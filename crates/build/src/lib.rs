@@ -30,6 +30,7 @@ pub use csv::csv_fields;
 pub use dockerfile::read_dockerfile;
 pub use error::{BuildError, ErrorKind};
 pub use lower::{Examined, examine};
+pub use rbuild_context::Modes as ContextModes;
 pub use rbuild_ir::{NetworkMode, RemoteUrl};
 pub use rbuild_layer::Compression;
 pub use rbuild_op::{Confidential, MAX_SECRET_BYTES, Secret};
