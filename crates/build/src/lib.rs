@@ -33,6 +33,7 @@ pub use dockerfile::{other_frontend, read_dockerfile};
 pub use error::{BuildError, ErrorKind};
 pub use lockfile::{Change, LOCK_FILE, LockEntry, LockOptions, Locked, Update, lock, read_lock};
 pub use lower::{Examined, examine};
+pub use rbuild_context::Modes as ContextModes;
 pub use rbuild_ir::{NetworkMode, RemoteUrl};
 pub use rbuild_layer::Compression;
 pub use rbuild_op::{Confidential, MAX_SECRET_BYTES, Secret};

@@ -271,6 +271,16 @@ pub(crate) struct BuildArgs {
     /// Hash every file of the context, whatever its timestamps say
     #[arg(long)]
     pub(crate) no_stat_cache: bool,
+    /// Modes of the context's files: as they are on disk, or as git has them (644, 755), whatever the umask
+    #[arg(
+        long,
+        value_enum,
+        env = "RBUILD_CONTEXT_MODES",
+        hide_env_values = true,
+        value_name = "MODES",
+        default_value = "keep"
+    )]
+    pub(crate) context_modes: ContextModes,
 
     /// Do not build: `check` for mistakes, show the `outline` of parameters, the `targets`, or the `plan` [,format=json]
     #[arg(long, value_name = "METHOD")]
@@ -302,6 +312,24 @@ pub(crate) struct LegacyArgs {
     pub(crate) builder: Option<String>,
     #[arg(short = 'D', long, hide = true)]
     pub(crate) debug: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContextModes {
+    /// As they are on disk
+    #[default]
+    Keep,
+    /// 644, or 755 if the owner may execute it; directories 755
+    Git,
+}
+
+impl From<ContextModes> for rbuild_build::ContextModes {
+    fn from(modes: ContextModes) -> Self {
+        match modes {
+            ContextModes::Keep => Self::Keep,
+            ContextModes::Git => Self::Git,
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
