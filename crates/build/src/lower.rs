@@ -57,10 +57,13 @@ pub async fn examine(
     let _lease = store.lease()?;
     let mut request = request.clone();
     let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
+    let remote = remote.resolving(crate::remote::resolving(&request));
     let cancel = CancellationToken::new();
     let fetched = crate::remote::fetch(&mut request, &remote, &store, reporter, &cancel).await?;
     let inputs = read_inputs(&request, fetched.main, &store)?;
-    let images = Arc::new(Images::new(store, environment.registry.clone(), &request, reporter.clone()));
+    let resolving = crate::lockfile::resolving(&request, &inputs)?;
+    let images = Images::new(store, environment.registry.clone(), &request, resolving, reporter.clone());
+    let images = Arc::new(images);
     let options = LowerOptions { all_stages, ..options(&request, &inputs) };
     let (dockerfile, lowered) = lowered(options, &inputs, &images).await?;
     let registry_failed = images.registry_failed(&stage_names(&dockerfile));
@@ -95,6 +98,21 @@ pub(crate) async fn definition(
 pub(crate) fn other_frontend(build_args: &[(String, String)], text: &[u8]) -> Option<Diagnostic> {
     let given = build_args.iter().rev().find(|(name, _)| name == SYNTAX_ARG).map(|(_, value)| value.trim());
     rbuild_frontend::check_syntax(text, given.filter(|value| !value.is_empty()))
+}
+
+/// Lowers every stage.
+pub(crate) async fn all_stages(
+    request: &BuildRequest,
+    inputs: &Inputs,
+    images: &Arc<Images>,
+) -> Result<Lowered, BuildError> {
+    let options = LowerOptions { all_stages: true, ..options(request, inputs) };
+    let (dockerfile, lowered) = lowered(options, inputs, images).await?;
+    if lowered.diagnostics.iter().any(Diagnostic::is_error) {
+        let registry_failed = images.registry_failed(&stage_names(&dockerfile));
+        return Err(refused(&lowered.diagnostics, inputs, registry_failed));
+    }
+    Ok(lowered)
 }
 
 async fn lowered(

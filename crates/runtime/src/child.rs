@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 use rustix::process::{
     Gid, Pid, Resource, Rlimit as KernelRlimit, Signal, Uid, fchdir, getrlimit, pivot_root,
@@ -78,12 +78,30 @@ fn isolate(plan: &Plan<'_>) -> Result<(), RuntimeError> {
     spec.rlimits.iter().try_for_each(set_rlimit)?;
     umask(Mode::from_raw_mode(spec.umask & 0o777));
     sys::reset_signals();
+    own_output(plan.identity.uid)?;
     drop_privileges(if spec.privileged { u64::MAX } else { spec.capabilities }, plan.identity)?;
     if spec.privileged {
         pass_on_capabilities()?;
     }
     // Changing the user has cleared it.
     die_with_supervisor()
+}
+
+/// Gives the output's pipes to the step's user, as runc does: whoever is not root could not open `/dev/stdout` otherwise.
+fn own_output(uid: u32) -> Result<(), RuntimeError> {
+    for (name, output) in [("output", rustix::stdio::stdout()), ("error", rustix::stdio::stderr())] {
+        let stat = rustix::fs::fstat(output).context("look at", format!("standard {name}"))?;
+        // Anything else than a pipe is not only the step's.
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo || stat.st_uid == uid {
+            continue;
+        }
+        match rustix::fs::fchown(output, Some(Uid::from_raw(uid)), None) {
+            // In a user namespace that doesn't have the pipe's owner it stays as it is.
+            Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
+            other => other.context("give the user", format!("standard {name}"))?,
+        }
+    }
+    Ok(())
 }
 
 fn die_with_supervisor() -> Result<(), RuntimeError> {
