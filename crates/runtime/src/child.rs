@@ -23,6 +23,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) root: &'a OwnedFd,
     pub(crate) mounts: &'a PreparedMounts,
+    /// The machine's cgroups, for a privileged step.
+    pub(crate) cgroups: Option<&'a OwnedFd>,
     pub(crate) identity: &'a Identity,
     pub(crate) env: &'a [(String, String)],
     /// Set just before `execve`: what ends the process until then is no result of the program's.
@@ -53,7 +55,7 @@ fn assemble(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> 
         sys::loopback_up().context("bring up", "the loopback interface")?;
     }
     let ready = plan.mounts.take_parts(root.as_fd())?;
-    system::mount_all(root.as_fd(), spec, ready.blank.as_fd())?;
+    system::mount_all(root.as_fd(), spec, plan.cgroups.map(AsFd::as_fd), ready.blank.as_fd())?;
     ready.attach(root.as_fd(), stubs)?;
     enter_directory(root.as_fd(), &spec.cwd)
 }
@@ -77,7 +79,10 @@ fn isolate(plan: &Plan<'_>) -> Result<(), RuntimeError> {
     umask(Mode::from_raw_mode(spec.umask & 0o777));
     sys::reset_signals();
     own_output(plan.identity.uid)?;
-    drop_privileges(spec.capabilities, plan.identity)?;
+    drop_privileges(if spec.privileged { u64::MAX } else { spec.capabilities }, plan.identity)?;
+    if spec.privileged {
+        pass_on_capabilities()?;
+    }
     // Changing the user has cleared it.
     die_with_supervisor()
 }
@@ -180,6 +185,22 @@ fn set_rlimit(limit: &Rlimit) -> Result<(), RuntimeError> {
     let maximum = lower(limit.hard, getrlimit(resource).maximum);
     let current = lower(limit.soft, maximum);
     setrlimit(resource, KernelRlimit { current, maximum }).context("set resource limit", name)
+}
+
+/// Lets programs that are executed keep the capabilities, whoever the user is.
+fn pass_on_capabilities() -> Result<(), RuntimeError> {
+    let mut own = capabilities(None::<Pid>).context("read", "capabilities")?;
+    own.inheritable = own.permitted;
+    let permitted = own.permitted;
+    set_capabilities(None::<Pid>, own).context("set", "capabilities")?;
+    for bit in 0..64 {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if permitted.contains(one) {
+            rustix::thread::configure_capability_in_ambient_set(one, true)
+                .context("pass on capability", bit.to_string())?;
+        }
+    }
+    Ok(())
 }
 
 /// Bounding set, groups, user, then the other sets: inheritable and ambient stay empty (CVE-2022-27651).
