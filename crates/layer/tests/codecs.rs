@@ -1,4 +1,9 @@
 //! bzip2 and xz, which users' archives come in, against the programs that make them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests panic when something is wrong and say what they skip"
+)]
 
 mod common;
 

@@ -394,7 +394,7 @@ fn an_export_replaces_and_never_follows() {
     chmod(&view_dir.path().join("d/f"), 0o4750);
     let view = ChainView::new(vec![layer(view_dir.path())]);
     for _ in 0..2 {
-        export_tree(&view, dest.path()).unwrap();
+        export_tree(&view, dest.path(), None).unwrap();
         let read = |name: &str| std::fs::read_to_string(dest.path().join(name)).unwrap();
         for (name, bytes) in [
             ("kept", "old"),

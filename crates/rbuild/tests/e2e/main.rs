@@ -13,6 +13,7 @@ mod context;
 mod copying;
 mod debian;
 mod image;
+mod layers;
 mod outputs;
 mod registry;
 mod reproducible;
