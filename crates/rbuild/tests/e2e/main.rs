@@ -14,6 +14,7 @@ mod copying;
 mod debian;
 mod image;
 mod layers;
+mod modes;
 mod outputs;
 mod registry;
 mod reproducible;
