@@ -29,7 +29,7 @@ mod remote;
 mod secret;
 
 pub use cache::LayerCache;
-pub use engine::{Engine, EngineSettings, LocalSource, PackedLayer};
+pub use engine::{Engine, EngineSettings, LocalSource, MAX_KEPT_BYTES, MAX_KEPT_FILES, PackedLayer};
 pub use error::OpFailure;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};
