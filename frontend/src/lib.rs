@@ -11,6 +11,7 @@ pub mod diagnostic;
 mod directive;
 pub mod dump;
 pub mod env;
+mod epoch;
 mod flag;
 pub mod gitref;
 pub mod heredoc;
@@ -36,6 +37,7 @@ pub mod suggest;
 mod syntax;
 
 pub use diagnostic::{Diagnostic, Phase, Severity};
+pub use epoch::{EpochSource, epoch_source};
 pub use lint::syntax_warnings;
 pub use lower::{
     ExcludedBy, IgnoreRule, IgnoreRules, ImageRequest, LowerOptions, Lowered, NamedContext, ResolveError,

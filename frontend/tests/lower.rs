@@ -207,7 +207,7 @@ fn errors_name_their_line() {
         ("FROM a\nRUN []\n", &options(), "arguments are required", 2),
         ("FROM a\nCOPY --from=7 a b\n", &options(), "invalid stage index 7", 2),
         ("FROM a\nCOPY https://x/y /\n", &options(), "source can't be a URL for COPY", 2),
-        ("ARG SOURCE_DATE_EPOCH=soon\nFROM a\n", &options(), "invalid SOURCE_DATE_EPOCH: soon", 0),
+        ("ARG SOURCE_DATE_EPOCH=soon\nFROM a\n", &options(), "invalid SOURCE_DATE_EPOCH: soon", 1),
     ] {
         assert_eq!(error(text, options), (message.to_owned(), line), "{text}");
     }
