@@ -75,6 +75,11 @@ pub fn read_dockerfile(request: &BuildRequest) -> Result<(String, Vec<u8>), Buil
     Ok((name, text))
 }
 
+/// Why the text that [`read_dockerfile`] gave is nothing that could be built: it is meant for another frontend.
+pub fn other_frontend(request: &BuildRequest, text: &[u8]) -> Option<rbuild_frontend::Diagnostic> {
+    crate::lower::other_frontend(&request.build_args, text)
+}
+
 /// Name, path (if it is a file) and bytes of the Dockerfile. The files of a `complete` context are somebody else's: their
 /// links lead nowhere outside it.
 fn dockerfile_text(

@@ -63,11 +63,13 @@ pub(crate) struct Images {
 struct Failure {
     message: String,
     registry: bool,
+    /// The registry has answered that there is no such image, or none for us.
+    absent: bool,
 }
 
 impl Failure {
     fn local(message: impl Into<String>) -> Self {
-        Self { message: message.into(), registry: false }
+        Self { message: message.into(), registry: false, absent: false }
     }
 }
 
@@ -79,7 +81,8 @@ impl From<rbuild_store::StoreError> for Failure {
 
 impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
-        Self { message: error.to_string(), registry: true }
+        let absent = matches!(error, RegistryError::NotFound { .. } | RegistryError::Denied { .. });
+        Self { message: error.to_string(), registry: true, absent }
     }
 }
 
@@ -145,9 +148,13 @@ impl Images {
         found.map(|found| (found.resolved.manifest, found.layers.clone())).collect()
     }
 
-    /// Whether some image was not found because of a registry.
-    pub(crate) fn registry_failed(&self) -> bool {
-        locked(&self.known).values().any(|found| matches!(&**found, Err(failure) if failure.registry))
+    /// Whether some image was not found because of a registry. An image that no registry has, and that is called almost
+    /// like one of the `stages`, is a mistake in the Dockerfile.
+    pub(crate) fn registry_failed(&self, stages: &[&str]) -> bool {
+        locked(&self.known).iter().any(|(request, found)| match &**found {
+            Err(failure) => failure.registry && !(failure.absent && is_near(&request.reference, stages)),
+            Ok(_) => false,
+        })
     }
 
     async fn find(&self, request: &ImageRequest) -> Arc<Result<Found, Failure>> {
@@ -228,7 +235,7 @@ impl Images {
         }
         if self.resolving.offline {
             let missing = OpFailure::Offline(reference.to_string());
-            return Err(Failure { message: missing.to_string(), registry: true });
+            return Err(Failure { message: missing.to_string(), registry: true, absent: false });
         }
         let descriptor = match self.client().resolve_descriptor(&reference).await {
             Ok(descriptor) => descriptor,
@@ -343,7 +350,7 @@ impl Images {
             Place::Layout(layout) => layout.document(descriptor).map_err(Failure::local)?,
             Place::Registry(reference) if self.resolving.offline => {
                 let missing = OpFailure::Offline(format!("{} of {reference}", descriptor.digest));
-                return Err(Failure { message: missing.to_string(), registry: true });
+                return Err(Failure { message: missing.to_string(), registry: true, absent: false });
             }
             Place::Registry(reference) => {
                 let kind = &descriptor.media_type;
@@ -401,6 +408,13 @@ impl Images {
         sink.0.commit_as(blob.digest, blob.size)?;
         Ok(())
     }
+}
+
+/// Whether an image's name is that of a stage with a slip in it.
+fn is_near(reference: &str, stages: &[&str]) -> bool {
+    let Ok(reference) = reference.parse::<Reference>() else { return false };
+    let familiar = reference.without_tag().familiar();
+    rbuild_frontend::suggest::suggest(&familiar, stages.iter().copied(), false).is_some()
 }
 
 /// Whether an error means that nobody answered, rather than that the answer was no.

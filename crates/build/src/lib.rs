@@ -12,6 +12,7 @@ mod build;
 mod contexts;
 mod csv;
 mod dockerfile;
+mod entitlements;
 mod error;
 mod image;
 mod images;
@@ -28,13 +29,14 @@ pub mod time;
 
 pub use build::{BuildResult, Environment, build};
 pub use csv::csv_fields;
-pub use dockerfile::read_dockerfile;
+pub use dockerfile::{other_frontend, read_dockerfile};
 pub use error::{BuildError, ErrorKind};
 pub use lockfile::{Change, LOCK_FILE, LockEntry, LockOptions, Locked, Update, lock, read_lock};
 pub use lower::{Examined, examine};
+pub use rbuild_context::Modes as ContextModes;
 pub use rbuild_ir::{NetworkMode, RemoteUrl};
 pub use rbuild_layer::Compression;
-pub use rbuild_op::{Confidential, MAX_SECRET_BYTES, Secret};
+pub use rbuild_op::{Confidential, MAX_KEY_BYTES, MAX_SECRET_BYTES, Secret, SshAgent, SshKey, SshKeyError};
 pub use rbuild_registry::ClientConfig;
 pub use rbuild_solver::NoCache;
 pub use request::{

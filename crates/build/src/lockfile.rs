@@ -6,7 +6,7 @@ use crate::error::BuildError;
 use crate::images::Images;
 use crate::request::{BuildRequest, ContextSource};
 use rbuild_event::Reporter;
-use rbuild_frontend::{Diagnostic, Lowered};
+use rbuild_frontend::Lowered;
 use rbuild_ir::{Op, is_commit};
 use rbuild_oci::Digest;
 use rbuild_op::{PinnedFile, Pins, Remote, Resolving, git_pin_name};
@@ -236,9 +236,6 @@ async fn look_up(
     cancel: &CancellationToken,
 ) -> Result<Pins, BuildError> {
     let lowered = crate::lower::all_stages(request, inputs, images).await?;
-    if lowered.diagnostics.iter().any(Diagnostic::is_error) {
-        return Err(crate::lower::refused(&lowered.diagnostics, inputs, images));
-    }
     let mut pins = Pins { images: images.tags(), ..Pins::default() };
     let Lowered { remote_ops, .. } = lowered;
     let step =

@@ -1,5 +1,6 @@
 //! What a build is asked to do, resolved: nothing here looks at the environment or the terminal.
 
+use rbuild_context::Modes;
 use rbuild_ir::{NetworkMode, RemoteUrl};
 use rbuild_layer::Compression;
 use rbuild_oci::{Digest, Platform, Reference};
@@ -60,6 +61,8 @@ pub struct BuildRequest {
     pub max_parallelism: Option<usize>,
     /// Whether digests of unchanged context files may come from the stat cache.
     pub stat_cache: bool,
+    /// Which modes the files of directories, archives and checkouts that are contexts have.
+    pub context_modes: Modes,
     /// How new layers are packed.
     pub compression: Compression,
     /// Whether SOURCE_DATE_EPOCH also clamps file times in new layers (`rewrite-timestamp`).

@@ -36,9 +36,6 @@ pub struct SelectOptions<'a> {
     pub exclude: Option<&'a Matcher>,
     /// `--parents`.
     pub parents: bool,
-    /// Gives every file mode 0644 or, when its owner may execute it, 0755, and every directory 0755, as git does, before
-    /// --chmod: a checkout's umask then neither reaches the key nor the image.
-    pub git_modes: bool,
     /// Asked when a source does not exist, to say why.
     pub excluded_by: Option<ExcludedBy<'a>>,
 }
@@ -155,9 +152,6 @@ fn selected(
 ) -> Selected {
     if let Ownership::Set(uid, gid) = options.ownership {
         (meta.uid, meta.gid) = (uid, gid);
-    }
-    if options.git_modes && matches!(meta.kind, FileKind::Regular | FileKind::Directory) {
-        meta.mode = if meta.is_dir() || meta.mode & 0o100 != 0 { 0o755 } else { 0o644 };
     }
     if let Some(chmod) = options.chmod.filter(|_| meta.kind != FileKind::Symlink) {
         meta.mode = chmod.apply(meta.mode, meta.is_dir());

@@ -253,8 +253,8 @@ pub(crate) struct BuildArgs {
     /// Secret for RUN --mount=type=secret: id=ID[,src=FILE | ,env=VARIABLE]
     #[arg(long, value_name = "SECRET")]
     pub(crate) secret: Vec<String>,
-    /// SSH agent for RUN --mount=type=ssh: default (the agent of $SSH_AUTH_SOCK) or ID=SOCKET
-    #[arg(long, value_name = "default | ID[=SOCKET]")]
+    /// SSH agent for RUN --mount=type=ssh: default (the agent of $SSH_AUTH_SOCK), ID=SOCKET, or private keys without passphrase
+    #[arg(long, value_name = "default | ID[=SOCKET | =KEY[,KEY]]")]
     pub(crate) ssh: Vec<String>,
     /// Grant a permission: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
@@ -271,6 +271,16 @@ pub(crate) struct BuildArgs {
     /// Hash every file of the context, whatever its timestamps say
     #[arg(long)]
     pub(crate) no_stat_cache: bool,
+    /// Modes of the context's files: as they are on disk, or as git has them (644, 755), whatever the umask
+    #[arg(
+        long,
+        value_enum,
+        env = "RBUILD_CONTEXT_MODES",
+        hide_env_values = true,
+        value_name = "MODES",
+        default_value = "keep"
+    )]
+    pub(crate) context_modes: ContextModes,
 
     /// Do not build: `check` for mistakes, show the `outline` of parameters, the `targets`, or the `plan` [,format=json]
     #[arg(long, value_name = "METHOD")]
@@ -305,6 +315,24 @@ pub(crate) struct LegacyArgs {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContextModes {
+    /// As they are on disk
+    #[default]
+    Keep,
+    /// 644, or 755 if the owner may execute it; directories 755
+    Git,
+}
+
+impl From<ContextModes> for rbuild_build::ContextModes {
+    fn from(modes: ContextModes) -> Self {
+        match modes {
+            ContextModes::Keep => Self::Keep,
+            ContextModes::Git => Self::Git,
+        }
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressArg {
     /// tty on a terminal, else plain
     #[default]
@@ -313,8 +341,12 @@ pub(crate) enum ProgressArg {
     Tty,
     /// Lines for a log
     Plain,
-    /// Only errors
+    /// Only the image's id at the end (as --quiet), and errors
     Quiet,
+    /// BuildKit's status messages as JSON lines
+    Rawjson,
+    /// Only errors
+    None,
 }
 
 #[derive(Debug, Args)]

@@ -59,6 +59,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         confidential: confidential(&args.secret, &args.ssh, &mut warnings)?,
         max_parallelism: args.max_parallelism,
         stat_cache: !args.no_stat_cache,
+        context_modes: args.context_modes.into(),
         compression: Compression::default(),
         rewrite_timestamp: true,
     };
