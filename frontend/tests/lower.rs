@@ -289,10 +289,7 @@ fn what_is_not_built_yet_is_refused_by_name() {
     let refused: Vec<_> = diagnostics.iter().map(|d| (d.message.as_str(), d.lines.start)).collect();
     assert_eq!(
         refused,
-        [
-            ("RUN --device is not supported yet", 2),
-            ("RUN --device is not supported yet", 3),
-        ]
+        [("RUN --device is not supported yet", 2), ("RUN --device is not supported yet", 3),]
     );
     assert!(diagnostics.iter().all(|diagnostic| diagnostic.help.is_some()));
 }

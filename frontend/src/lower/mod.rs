@@ -23,6 +23,7 @@ mod vertices;
 pub(crate) use mounts::mount_from;
 pub use options::{ExcludedBy, IgnoreRule, IgnoreRules, LowerOptions, NamedContext};
 pub use remote::filename as filename_of_url;
+pub(crate) use remote::is_remote;
 pub use resolve::{ImageRequest, ResolveError, ResolvedImage, Resolver};
 
 use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Span};

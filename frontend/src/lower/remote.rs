@@ -35,6 +35,11 @@ pub(crate) fn classify(source: &str) -> Remote {
     }
 }
 
+/// Whether a source is fetched.
+pub(crate) fn is_remote(source: &str) -> bool {
+    classify(source) != Remote::No
+}
+
 /// What ADD's flags say about fetched sources.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RemoteFlags<'a> {
