@@ -31,6 +31,11 @@ fn d_003_a_repository_is_a_context() {
     assert!(built(&lab, &["-f", "Other", &format!("{url}#main:sub")]).has("deep/f"));
     assert!(built(&lab, &["-f", "Other", &format!("{url}?branch=main&subdir=sub")]).has("deep/f"));
 
+    //
+    let keep = ["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", &url];
+    assert!(built(&lab, &keep).has("ctx/.git/HEAD"));
+    assert!(!built(&lab, &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=0", &url]).has("ctx/.git"));
+
     let pinned = format!("{url}#{commit}");
     built(&lab, &[&pinned]);
     lab.server.take_log();
