@@ -6,6 +6,8 @@
 mod args;
 pub mod ast;
 pub mod check;
+#[cfg(test)]
+mod conformance;
 pub mod csv;
 pub mod diagnostic;
 mod directive;

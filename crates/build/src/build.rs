@@ -226,6 +226,13 @@ impl Build {
             }
         };
         self.reporter.report(Event::Completed { vertex: export.vertex, at });
+        if documents.is_none()
+            && let Err(error) = self.engine.own_recorded_layers(&export).await
+            && !self.cancel.is_cancelled()
+        {
+            let text = format!("a step will run again in the next build: {error}");
+            self.reporter.report(Event::Warning { text });
+        }
         let executed = solved.steps.iter().filter(|step| step.outcome != Outcome::Cached).count();
         Ok(BuildResult {
             manifest: documents.as_ref().map(|documents| documents.descriptor.clone()),
@@ -320,6 +327,8 @@ impl Build {
         }
         if !self.names.is_empty() {
             self.store.tag_all(&self.names, &documents.descriptor)?;
+        } else if outputs::keeps_image(&self.request.outputs) {
+            self.store.keep_unnamed(&documents.descriptor)?;
         }
         Ok(documents)
     }

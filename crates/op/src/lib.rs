@@ -21,6 +21,7 @@ mod fetch;
 mod git;
 mod http;
 mod image;
+mod implied;
 mod layer;
 mod logs;
 mod mkdir;
