@@ -19,7 +19,7 @@ pub enum EpochSource {
     /// A named context, as it is written.
     Named(String),
     /// The only thing that a stage adds: [`Op::Http`] or [`Op::Git`].
-    Fetched(Op),
+    Fetched(Box<Op>),
 }
 
 /// What SOURCE_DATE_EPOCH names, so that the caller can put its time into [`LowerOptions::epoch`]. `None` for numbers, and for
@@ -112,7 +112,7 @@ fn source(
     }
     match stage.commands.as_slice() {
         [] => Err(refused("it has no ADD")),
-        [command] => only_source(command, options, lex).map(Some).map_err(|reason| refused(&reason)),
+        [command] => only_source(command, lex).map(Some).map_err(|reason| refused(&reason)),
         [_, more, ..] => Err(refused(&unsupported(more))),
     }
 }
@@ -125,15 +125,14 @@ fn unsupported(command: &Instruction) -> String {
 }
 
 /// The operation that fetches the only source of an ADD. Arguments of the stage cannot be: there is only this instruction.
-fn only_source(command: &Instruction, options: &LowerOptions, lex: &Lex) -> Result<EpochSource, String> {
+fn only_source(command: &Instruction, lex: &Lex) -> Result<EpochSource, String> {
     let InstructionKind::Add(add) = &command.kind else { return Err(unsupported(command)) };
     let [source] = add.paths.sources.as_slice() else { return Err("ADD must have one source".to_owned()) };
     let expand = |text: &str| lex.word(text, &Env::new()).map_err(|error| error.to_string());
     let source = expand(source.as_str())?;
     let checksum = add.checksum.as_ref().map(|word| expand(word.as_str())).transpose()?;
-    let _ = options;
     match fetched_source(&source, checksum.as_deref(), add.keep_git_dir)? {
-        Some(op) => Ok(EpochSource::Fetched(op)),
+        Some(op) => Ok(EpochSource::Fetched(Box::new(op))),
         None => Err("ADD source must be remote".to_owned()),
     }
 }

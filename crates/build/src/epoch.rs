@@ -53,9 +53,11 @@ pub(crate) async fn resolve(
                 _ => return Ok(None),
             }
         }
-        Some(EpochSource::Fetched(Op::Http(op))) => op.url,
-        Some(EpochSource::Fetched(Op::Git(op))) => git_url(&op),
-        Some(EpochSource::Fetched(_)) => return Ok(None),
+        Some(EpochSource::Fetched(op)) => match *op {
+            Op::Http(op) => op.url,
+            Op::Git(op) => git_url(&op),
+            _ => return Ok(None),
+        },
     };
     time_of(&url, asking.remote, asking.store, asking.reporter, asking.cancel).await
 }
