@@ -19,7 +19,7 @@ pub enum EpochSource {
     /// A named context, as it is written.
     Named(String),
     /// The only thing that a stage adds: [`Op::Http`] or [`Op::Git`].
-    Fetched(Op),
+    Fetched(Box<Op>),
 }
 
 /// What SOURCE_DATE_EPOCH names, so that the caller can put its time into [`LowerOptions::epoch`]. `None` for numbers, and for
@@ -152,5 +152,5 @@ fn only_source(
         }
     }
     let missing = || format!("{EPOCH} stage must contain exactly one remote ADD");
-    found.map(EpochSource::Fetched).ok_or_else(missing)
+    found.map(|op| EpochSource::Fetched(Box::new(op))).ok_or_else(missing)
 }

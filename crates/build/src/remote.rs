@@ -81,7 +81,7 @@ pub(crate) async fn fetch(
     Ok(fetched)
 }
 
-/// The time of what is behind a URL: that of the commit, of the newest entry of an archive, or `Last-Modified`.
+/// The time of what is behind a URL: that of the commit, `Last-Modified`, or that of the newest file of an archive.
 pub(crate) async fn time_of(
     url: &RemoteUrl,
     remote: &Remote,
@@ -89,7 +89,7 @@ pub(crate) async fn time_of(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Option<i64>, BuildError> {
-    let fetcher = Fetcher { remote, store, reporter, cancel };
+    let fetcher = Fetcher { remote, store, reporter, cancel, keep_git: false };
     let title = "load time of";
     if let Ok(parsed) = GitRef::parse(url.secret()) {
         // Every file of such a checkout is dated like the commit.
@@ -98,7 +98,7 @@ pub(crate) async fn time_of(
         return crate::epoch::newest(&dir).map(Some);
     }
     let file = fetcher.file(title, url).await?;
-    if !fetcher.is_archive(url, &file)? {
+    if file.modified.is_some() || !fetcher.is_archive(url, &file)? {
         return Ok(file.modified);
     }
     let unpacked = crate::dockerfile::unpack_context(&store.blob_path(&file.digest), store)?;
