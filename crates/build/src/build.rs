@@ -74,6 +74,16 @@ pub async fn build(
     let mut inputs = read_inputs(&request, fetched.main, &store)?;
     let resolving = crate::lockfile::resolving(&request, &inputs)?;
     let remote = remote.resolving(resolving.clone());
+    let asking = crate::epoch::Asking {
+        request: &request,
+        fetched: &fetched,
+        remote: &remote,
+        store: &store,
+        reporter: &reporter,
+        cancel: &cancel,
+    };
+    let options = crate::lower::options(&request, &inputs);
+    inputs.epoch = crate::epoch::resolve(&asking, &options, &inputs).await?;
     let images =
         Images::new(store.clone(), environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);

@@ -13,6 +13,7 @@ mod contexts;
 mod csv;
 mod dockerfile;
 mod entitlements;
+mod epoch;
 mod error;
 mod image;
 mod images;

@@ -21,9 +21,10 @@ pub(crate) mod unsupported;
 mod vertices;
 
 pub(crate) use mounts::mount_from;
+pub(crate) use options::Contexts;
 pub use options::{ExcludedBy, IgnoreRule, IgnoreRules, LowerOptions, NamedContext};
+pub(crate) use remote::fetched_source;
 pub use remote::filename as filename_of_url;
-pub(crate) use remote::is_remote;
 pub use resolve::{ImageRequest, ResolveError, ResolvedImage, Resolver};
 
 use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Span};

@@ -35,11 +35,6 @@ pub(crate) fn classify(source: &str) -> Remote {
     }
 }
 
-/// Whether a source is fetched.
-pub(crate) fn is_remote(source: &str) -> bool {
-    classify(source) != Remote::No
-}
-
 /// What ADD's flags say about fetched sources.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RemoteFlags<'a> {
@@ -72,6 +67,15 @@ pub(super) fn fetch(source: &str, flags: RemoteFlags<'_>) -> Outcome<Option<(Op,
             Ok(Some((Op::Git(op), "/".to_owned())))
         }
     }
+}
+
+/// The operation of [`fetch`] alone.
+pub(crate) fn fetched_source(
+    source: &str,
+    checksum: Option<&str>,
+    keep_git_dir: Option<bool>,
+) -> Result<Option<Op>, String> {
+    Ok(fetch(source, RemoteFlags { checksum, keep_git_dir })?.map(|(op, _)| op))
 }
 
 fn http(source: &str, checksum: Option<&str>) -> Outcome<HttpOp> {
