@@ -89,7 +89,7 @@ pub(crate) async fn time_of(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Option<i64>, BuildError> {
-    let fetcher = Fetcher { remote, store, reporter, cancel };
+    let fetcher = Fetcher { remote, store, reporter, cancel, keep_git: false };
     let title = "load time of";
     if let Ok(parsed) = GitRef::parse(url.secret()) {
         // Every file of such a checkout is dated like the commit.
