@@ -170,7 +170,7 @@ fn platform_arguments() {
     assert_eq!(build_with("FROM scratch\nARG TARGETARCH\nLABEL l=$TARGETARCH\n", &given).label("l"), "mine");
 }
 
-/// a number, or a stage that names a source.
+/// a number, or a stage that cannot give the time. What fetched sources give is tested with the command.
 #[test]
 fn source_date_epoch() {
     let epoch =
