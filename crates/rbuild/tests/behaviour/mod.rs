@@ -8,6 +8,7 @@ mod copy;
 mod links;
 mod merged;
 mod run;
+mod sandbox;
 mod stages;
 mod text;
 
