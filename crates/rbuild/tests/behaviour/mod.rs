@@ -7,6 +7,7 @@ mod context;
 mod copy;
 mod links;
 mod merged;
+mod mounts;
 mod run;
 mod sandbox;
 mod stages;
