@@ -74,6 +74,16 @@ pub async fn build(
     let mut inputs = read_inputs(&request, fetched.main, &store)?;
     let resolving = crate::lockfile::resolving(&request, &inputs)?;
     let remote = remote.resolving(resolving.clone());
+    let asking = crate::epoch::Asking {
+        request: &request,
+        fetched: &fetched,
+        remote: &remote,
+        store: &store,
+        reporter: &reporter,
+        cancel: &cancel,
+    };
+    let options = crate::lower::options(&request, &inputs);
+    inputs.epoch = crate::epoch::resolve(&asking, &options, &inputs).await?;
     let images =
         Images::new(store.clone(), environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);
@@ -216,6 +226,13 @@ impl Build {
             }
         };
         self.reporter.report(Event::Completed { vertex: export.vertex, at });
+        if documents.is_none()
+            && let Err(error) = self.engine.own_recorded_layers(&export).await
+            && !self.cancel.is_cancelled()
+        {
+            let text = format!("a step will run again in the next build: {error}");
+            self.reporter.report(Event::Warning { text });
+        }
         let executed = solved.steps.iter().filter(|step| step.outcome != Outcome::Cached).count();
         Ok(BuildResult {
             manifest: documents.as_ref().map(|documents| documents.descriptor.clone()),
@@ -310,6 +327,8 @@ impl Build {
         }
         if !self.names.is_empty() {
             self.store.tag_all(&self.names, &documents.descriptor)?;
+        } else if outputs::keeps_image(&self.request.outputs) {
+            self.store.keep_unnamed(&documents.descriptor)?;
         }
         Ok(documents)
     }
