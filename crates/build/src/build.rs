@@ -269,6 +269,9 @@ impl Build {
             true => Some(self.keep_image(root, image, step).await?),
             false => None,
         };
+        if documents.is_none() && self.request.outputs.contains(&Output::CacheOnly) {
+            self.keep_layers(root, step).await?;
+        }
         let finished = Finished {
             store: &self.store,
             engine: &self.engine,
@@ -306,6 +309,15 @@ impl Build {
             self.store.tag_all(&self.names, &documents.descriptor)?;
         }
         Ok(documents)
+    }
+
+    /// Keeps what only this build knows where to find: the result of a COPY is a reference to its sources until then.
+    async fn keep_layers(&self, root: Option<&Root>, step: &StepContext) -> Result<(), BuildError> {
+        let Some(root) = root else { return Ok(()) };
+        let prefixes: Vec<Root> = (1..=root.layers().len()).map(|count| root.prefix(count)).collect();
+        let kept = prefixes.iter().map(|prefix| self.engine.own_top(prefix, step));
+        futures_util::future::try_join_all(kept).await.map_err(BuildError::Export)?;
+        Ok(())
     }
 
     /// Every layer of the image, packed.

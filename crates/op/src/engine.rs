@@ -381,6 +381,15 @@ impl Engine {
         packed.await.cloned()
     }
 
+    /// Sees to it that the store owns the bytes of the root's topmost layer, so that a later build finds it.
+    pub async fn own_top(self: &Arc<Self>, root: &Root, step: &StepContext) -> Result<(), OpError> {
+        let layer = root.layers.last().expect("asked of roots with a layer");
+        if !layer.is_owned() {
+            self.pack_top(root, step).await?;
+        }
+        Ok(())
+    }
+
     async fn pack(
         &self,
         layer: &Arc<Layer>,
