@@ -69,11 +69,16 @@ pub async fn build(
     }
     let _lease = store.lease()?;
     let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
+    let remote = remote.resolving(crate::remote::resolving(&request));
     let fetched = crate::remote::fetch(&mut request, &remote, &store, &reporter, &cancel).await?;
     let mut inputs = read_inputs(&request, fetched.main, &store)?;
-    let images = Images::new(store.clone(), environment.registry.clone(), &request, reporter.clone());
+    let resolving = crate::lockfile::resolving(&request, &inputs)?;
+    let remote = remote.resolving(resolving.clone());
+    let images =
+        Images::new(store.clone(), environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);
     let definition = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
+    crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let contexts = Contexts::open(&request, &mut inputs, &fetched, &store)?;
     let build = Build {
@@ -124,6 +129,7 @@ fn engine(
         shm_size: request.shm_size,
         confidential: request.confidential.clone(),
         no_cache: request.no_cache.clone(),
+        allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         remote,
         cancel: cancel.clone(),

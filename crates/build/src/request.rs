@@ -8,6 +8,7 @@ use rbuild_op::Confidential;
 use rbuild_solver::NoCache;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// One build.
 #[derive(Debug, Clone)]
@@ -32,6 +33,14 @@ pub struct BuildRequest {
     pub no_cache: NoCache,
     /// `--pull`: ask the registry for base images even if the store has them.
     pub pull: bool,
+    /// `--offline`: make no request.
+    pub offline: bool,
+    /// `--locked`: whatever moves must be in the lock file.
+    pub locked: bool,
+    /// `--lock-file`; by default it is looked for beside the Dockerfile.
+    pub lock_file: Option<PathBuf>,
+    /// `--max-resolution-age`: how old an answer about a tag, URL or branch may be.
+    pub max_resolution_age: Duration,
     /// `--push`: push every tag.
     pub push: bool,
     /// `-o`.

@@ -103,21 +103,9 @@ pub fn select_inline(
     Ok(Selection { roots: vec![root] })
 }
 
-/// The contents of an archive that was unpacked to `staged`. `implied` tells of a directory whether the archive has
-/// no entry for it: then one that exists in the destination stays as it is. --chmod does not apply.
-pub fn select_archive(
-    staged: &dyn Tree,
-    implied: &dyn Fn(&TreePath) -> bool,
-    ownership: Ownership,
-) -> Result<Selection, CopyError> {
-    let options = SelectOptions { ownership, ..SelectOptions::default() };
-    let mut entries = below(staged, &TreePath::root(), None, &options)?;
-    for entry in &mut entries {
-        entry.implied = entry.meta.is_dir() && implied(&entry.dest);
-    }
-    let mut roots = vec![Root { kind: RootKind::Archive, mtime: Timestamp::default(), entries }];
-    fill_data(staged, &mut roots)?;
-    Ok(Selection { roots })
+/// The contents of an archive, in its order. --chmod does not apply, --chown does when they are placed.
+pub fn select_archive(entries: Vec<Selected>) -> Selection {
+    Selection { roots: vec![Root { kind: RootKind::Archive, mtime: Timestamp::default(), entries }] }
 }
 
 /// Splits a `--parents` source at `/./`: what is left out of the destination, and the pattern of what is kept.

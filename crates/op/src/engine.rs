@@ -62,6 +62,8 @@ pub struct EngineSettings {
     pub shm_size: Option<u64>,
     /// Whether RUN --network=host was granted.
     pub allow_host_network: bool,
+    /// Whether RUN --security=insecure was granted.
+    pub allow_insecure: bool,
     /// Secrets and SSH agents of RUN steps.
     pub confidential: Confidential,
     /// Steps whose cache mounts begin empty.

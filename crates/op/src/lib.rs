@@ -32,7 +32,7 @@ pub use engine::{Engine, EngineSettings, LocalSource, PackedLayer};
 pub use error::OpFailure;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};
-pub use remote::{HttpFile, Remote};
+pub use remote::{HttpFile, PinnedFile, Pins, Remote, Resolving, git_pin_name};
 pub use secret::{Confidential, MAX_SECRET_BYTES, Secret};
 
 use rbuild_ir::Vertex;

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A request, and what belongs to it while it runs.
 pub(crate) struct Prepared {
@@ -42,6 +43,10 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         platform: platform(&args.platform)?,
         no_cache: no_cache(args),
         pull: args.pull.unwrap_or(false),
+        offline: args.offline,
+        locked: args.locked,
+        lock_file: args.lock_file.clone(),
+        max_resolution_age: args.max_resolution_age.as_deref().map(duration).transpose()?.unwrap_or_default(),
         push: args.push,
         outputs: args.output.iter().map(|text| output(text)).collect::<Result<_>>()?,
         network: network(&args.network)?,
@@ -437,6 +442,13 @@ fn output_of(
             Err(Usage::new(problem).into())
         }
     }
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    let nanos =
+        rbuild_frontend::number::parse_duration(text).ok().and_then(|nanos| u64::try_from(nanos).ok());
+    let wrong = || Usage::new(format!("`{text}` is not a duration: write 90s, 15m or 24h")).into();
+    nanos.map(Duration::from_nanos).ok_or_else(wrong)
 }
 
 fn boolean(text: &str) -> Result<bool> {

@@ -52,7 +52,7 @@ mod usage;
 pub use blob::BlobWriter;
 pub use cache_mount::{CacheMount, CacheMountSharing};
 pub use error::{Result, StoreError};
-pub use fetched::Fetched;
+pub use fetched::{Fetched, GitReference};
 pub use image::{FoundImage, Image, MatchedBy, image_name};
 pub use layer::{Layer, LayerId, LayerIngest, LayerKind, Packed};
 pub use lease::Lease;

@@ -62,6 +62,8 @@ pub(super) struct Git {
     /// [`CONFIG`] in a file.
     config: PathBuf,
     env: Vec<(String, OsString)>,
+    /// Protocols that may be used, none when offline.
+    protocols: &'static str,
     /// As it may be shown.
     shown: String,
     /// The remote without password, for the command line.
@@ -110,6 +112,7 @@ impl Remote {
             program_path: self.config.helper_path.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
             config: self.write_git_config()?,
             env,
+            protocols: if self.resolving.offline { "none" } else { PROTOCOLS },
             shown: remote.redacted(),
             url,
         })
@@ -136,7 +139,7 @@ impl Git {
         args: &[S],
         step: &StepContext,
     ) -> Result<Output, OpError> {
-        self.run_with(dir, args, PROTOCOLS, step).await
+        self.run_with(dir, args, self.protocols, step).await
     }
 
     /// [`Git::run`] that may read repositories of this machine: only for our own ones.
