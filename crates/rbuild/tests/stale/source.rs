@@ -31,8 +31,11 @@ pub type Tree = BTreeMap<String, Node>;
 
 pub const CAPABILITY: &str = "security.capability";
 
+/// A rule, and whether it excludes a path.
+pub type Rule = (&'static str, fn(&str) -> bool);
+
 /// The rules a random .dockerignore is made of, with what they exclude.
-pub const RULES: [(&str, fn(&str) -> bool); 5] = [
+pub const RULES: [Rule; 5] = [
     ("src/sub/deep", |path| below(path, "src/sub/deep")),
     ("**/*.log", |path| path.split('/').any(|part| part.ends_with(".log"))),
     ("extra*", |path| path.starts_with("extra")),
