@@ -112,8 +112,7 @@ impl<'a> Plan<'a> {
         check_defaults(dockerfile, options, &lex, linter);
         let mut globals = args::global_args(dockerfile, options, &lex, false)?;
         let contexts = Contexts::new(&options.contexts);
-        let is_context = |name: &str| contexts.find(name, options.platform()).is_some();
-        let epoch = args::epoch(&globals, options, dockerfile, is_context)?;
+        let epoch = crate::epoch::epoch(&globals, options, dockerfile, &contexts, &lex)?;
         if let (Some(epoch), true) = (epoch, globals.get(args::EPOCH).is_some()) {
             globals.set(args::EPOCH, &epoch.to_string());
         }

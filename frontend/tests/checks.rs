@@ -245,7 +245,7 @@ fn undefined_var() {
             ("FROM a\nARG x\nENV y=$x z=$FROM_IMAGE p=$PATH\n", &[]),
             ("FROM a\nENV y=${x:-default}\n", &["2 Usage of undefined variable '$x'"]),
             (
-                "FROM a\nARG foo\nENV y=$fooo\n",
+                "FROM a\nARG foo=1\nENV y=$fooo\n",
                 &["3 Usage of undefined variable '$fooo' (did you mean $foo?)"],
             ),
             ("ARG x=1\nFROM a\nLABEL y=$x\n", &["3 Usage of undefined variable '$x'"]),

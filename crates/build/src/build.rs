@@ -74,6 +74,16 @@ pub async fn build(
     let mut inputs = read_inputs(&request, fetched.main, &store)?;
     let resolving = crate::lockfile::resolving(&request, &inputs)?;
     let remote = remote.resolving(resolving.clone());
+    let asking = crate::epoch::Asking {
+        request: &request,
+        fetched: &fetched,
+        remote: &remote,
+        store: &store,
+        reporter: &reporter,
+        cancel: &cancel,
+    };
+    let options = crate::lower::options(&request, &inputs);
+    inputs.epoch = crate::epoch::resolve(&asking, &options, &inputs).await?;
     let images =
         Images::new(store.clone(), environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);
@@ -216,6 +226,13 @@ impl Build {
             }
         };
         self.reporter.report(Event::Completed { vertex: export.vertex, at });
+        if documents.is_none()
+            && let Err(error) = self.engine.own_recorded_layers(&export).await
+            && !self.cancel.is_cancelled()
+        {
+            let text = format!("a step will run again in the next build: {error}");
+            self.reporter.report(Event::Warning { text });
+        }
         let executed = solved.steps.iter().filter(|step| step.outcome != Outcome::Cached).count();
         Ok(BuildResult {
             manifest: documents.as_ref().map(|documents| documents.descriptor.clone()),
@@ -275,9 +292,6 @@ impl Build {
             true => Some(self.keep_image(root, image, step).await?),
             false => None,
         };
-        if documents.is_none() && self.request.outputs.contains(&Output::CacheOnly) {
-            self.keep_layers(root, step).await?;
-        }
         let finished = Finished {
             store: &self.store,
             engine: &self.engine,
@@ -313,17 +327,10 @@ impl Build {
         }
         if !self.names.is_empty() {
             self.store.tag_all(&self.names, &documents.descriptor)?;
+        } else if outputs::keeps_image(&self.request.outputs) {
+            self.store.keep_unnamed(&documents.descriptor)?;
         }
         Ok(documents)
-    }
-
-    /// Keeps what only this build knows where to find: the result of a COPY is a reference to its sources until then.
-    async fn keep_layers(&self, root: Option<&Root>, step: &StepContext) -> Result<(), BuildError> {
-        let Some(root) = root else { return Ok(()) };
-        let prefixes: Vec<Root> = (1..=root.layers().len()).map(|count| root.prefix(count)).collect();
-        let kept = prefixes.iter().map(|prefix| self.engine.own_top(prefix, step));
-        futures_util::future::try_join_all(kept).await.map_err(BuildError::Export)?;
-        Ok(())
     }
 
     /// Every layer of the image, packed.

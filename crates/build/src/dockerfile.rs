@@ -25,6 +25,8 @@ pub(crate) struct Inputs {
     pub(crate) dir: Option<PathBuf>,
     /// Its ignore rules.
     pub(crate) ignore: Option<Ignore>,
+    /// The time of what SOURCE_DATE_EPOCH names.
+    pub(crate) epoch: Option<i64>,
     /// Keeps an unpacked archive context.
     _unpacked: Option<LayerIngest>,
 }
@@ -54,7 +56,7 @@ pub(crate) fn read_inputs(
         Some(path) => path.parent().map(Path::to_owned),
         None => context.clone(),
     };
-    Ok(Inputs { name, text, context, dir, ignore, _unpacked: unpacked })
+    Ok(Inputs { name, text, context, dir, ignore, epoch: None, _unpacked: unpacked })
 }
 
 /// The name and the bytes of the Dockerfile that a request names. A context that is an archive or has to be fetched cannot
@@ -199,7 +201,7 @@ pub(crate) fn named_context_rules(dir: &Path) -> Result<Option<Ignore>, BuildErr
     ignore_rules(Some(dir), None)
 }
 
-fn unpack_context(file: &Path, store: &Store) -> Result<LayerIngest, BuildError> {
+pub(crate) fn unpack_context(file: &Path, store: &Store) -> Result<LayerIngest, BuildError> {
     let failed =
         |error: &dyn std::fmt::Display| BuildError::Request(format!("unpacking the build context: {error}"));
     let ingest = store.new_layer_dir()?;

@@ -13,6 +13,7 @@ mod contexts;
 mod csv;
 mod dockerfile;
 mod entitlements;
+mod epoch;
 mod error;
 mod image;
 mod images;
@@ -36,7 +37,7 @@ pub use lower::{Examined, examine};
 pub use rbuild_context::Modes as ContextModes;
 pub use rbuild_ir::{NetworkMode, RemoteUrl};
 pub use rbuild_layer::Compression;
-pub use rbuild_op::{Confidential, MAX_SECRET_BYTES, Secret};
+pub use rbuild_op::{Confidential, MAX_KEY_BYTES, MAX_SECRET_BYTES, Secret, SshAgent, SshKey, SshKeyError};
 pub use rbuild_registry::ClientConfig;
 pub use rbuild_solver::NoCache;
 pub use request::{

@@ -4,7 +4,7 @@ use crate::error::BuildError;
 use crate::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext};
 use rbuild_event::{Event, Reporter};
 use rbuild_frontend::gitref::{GitRef, GitRefError};
-use rbuild_ir::{HttpOp, RemoteUrl};
+use rbuild_ir::{GitOp, GitTime, HttpOp, RemoteUrl};
 use rbuild_op::{HttpFile, Remote, Resolving};
 use rbuild_solver::{OpError, StepContext};
 use rbuild_store::{LayerIngest, Store};
@@ -24,6 +24,8 @@ pub(crate) struct FetchedContexts {
     pub(crate) main: bool,
     /// Where the fetched named contexts are. No ignore file applies to them.
     pub(crate) named: BTreeMap<String, PathBuf>,
+    /// Where the main context came from.
+    pub(crate) main_url: Option<RemoteUrl>,
     /// Directories that go with the build.
     _staged: Vec<LayerIngest>,
 }
@@ -47,6 +49,7 @@ pub(crate) async fn fetch(
     if let ContextSource::Remote(url) = &request.context {
         let url = url.clone();
         fetched.main = true;
+        fetched.main_url = Some(url.clone());
         let from_url = fetcher.context(&url).await?;
         if let (ContextSource::Empty, Some(text)) = &from_url {
             if request.dockerfile != DockerfileSource::Default {
@@ -70,6 +73,30 @@ pub(crate) async fn fetch(
         fetched._staged.extend(staged);
     }
     Ok(fetched)
+}
+
+/// The time of what is behind a URL: that of the commit, of the newest entry of an archive, or `Last-Modified`.
+pub(crate) async fn time_of(
+    url: &RemoteUrl,
+    remote: &Remote,
+    store: &Store,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Option<i64>, BuildError> {
+    let fetcher = Fetcher { remote, store, reporter, cancel };
+    let title = "load time of";
+    if let Ok(parsed) = GitRef::parse(url.secret()) {
+        // Every file of such a checkout is dated like the commit.
+        let op = GitOp { mtime: GitTime::Commit, ..parsed.into_op() };
+        let dir = fetcher.step(title, url, async |step| remote.tree(&op, step).await).await?;
+        return crate::epoch::newest(&dir).map(Some);
+    }
+    let file = fetcher.file(title, url).await?;
+    if !fetcher.is_archive(url, &file)? {
+        return Ok(file.modified);
+    }
+    let unpacked = crate::dockerfile::unpack_context(&store.blob_path(&file.digest), store)?;
+    crate::epoch::newest(&unpacked.upper).map(Some)
 }
 
 struct Fetcher<'a> {

@@ -1,10 +1,18 @@
 //! bzip2 and xz, which users' archives come in, against the programs that make them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests panic when something is wrong and say what they skip"
+)]
 
 mod common;
 
 use common::Raw;
 use proptest::prelude::*;
-use rbuild_layer::{Codec, DecompressError, Limits, decompress_sniffed, is_archive, unpack_archive};
+use rbuild_layer::{
+    Codec, DecompressError, Limits, decompress_sniffed, is_archive, stage_archive, unpack_archive,
+};
+use rbuild_oci::Digest;
 use rbuild_tree::LayerEntryKind;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -216,3 +224,47 @@ const XZ: &[u8] = &[
     0x61, 0x62, 0x63, 0x00, 0x00, 0x27, 0x76, 0x27, 0x1a, 0x4a, 0x09, 0xd8, 0x2c, 0x00, 0x01, 0x1b, 0x03,
     0x0b, 0x2f, 0xb9, 0x10, 0x1f, 0xb6, 0xf3, 0x7d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5a,
 ];
+
+/// What an archive says, in its order, also twice of one name; files are staged under numbers, so that no name does harm.
+#[test]
+fn a_staged_archive_says_what_it_says() {
+    let tar = Raw::new()
+        .dir("./")
+        .file("a", "first")
+        .hardlink("b", "/../a")
+        .file("../../up", "")
+        .symlink("s", "/etc")
+        .file("s/x", "behind")
+        .file("a", "second")
+        .entry("pipe", b'6', b"")
+        .end();
+    let dir = tempfile::tempdir().unwrap();
+    let fd = Arc::new(OwnedFd::from(File::open(dir.path()).unwrap()));
+    let entries = stage_archive(&bzip2(&tar)[..], &fd, &Limits::default()).unwrap();
+    let shown: Vec<String> = entries
+        .iter()
+        .map(|entry| {
+            let link = entry.hard_link_to.as_ref().map_or(String::new(), |to| format!(" = {to}"));
+            let digest = entry.data.as_ref().and_then(|data| data.digest);
+            let data = ["", "first", "second", "behind"].iter().find(|text| digest == Some(Digest::of(text)));
+            format!("{:?} {}{link} {data:?}", entry.meta.kind, entry.path)
+        })
+        .collect();
+    let expected = [
+        "Regular /a Some(\"first\")",
+        "Regular /b = /a None",
+        "Regular /up Some(\"\")",
+        "Symlink /s None",
+        "Regular /s/x Some(\"behind\")",
+        "Regular /a Some(\"second\")",
+        "Fifo /pipe None",
+    ];
+    assert_eq!(shown, expected);
+    let mut staged: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    staged.sort();
+    assert_eq!(staged, ["0", "1", "2"]);
+    let many = |count| Limits { entries: count, ..Limits::default() };
+    let (_, empty) = (drop(fd), tempfile::tempdir().unwrap());
+    let fd = Arc::new(OwnedFd::from(File::open(empty.path()).unwrap()));
+    assert!(stage_archive(&tar[..], &fd, &many(3)).unwrap_err().to_string().contains("more than 3 entries"));
+}

@@ -4,6 +4,7 @@ use crate::bridge::blocking;
 use crate::error::OpFailure;
 use crate::exec::BoundCell;
 use crate::fetch::{BlobFetcher, PulledLayer};
+use crate::implied::Place;
 use crate::layer::{Layer, Root, from_epoch, since_epoch};
 use crate::secret::Confidential;
 use rbuild_context::Ignore;
@@ -11,10 +12,10 @@ use rbuild_event::Reporter;
 use rbuild_layer::{Compression, PackOptions};
 use rbuild_oci::{Descriptor, Digest, media_type};
 use rbuild_runtime::{Launcher, RuntimeError};
-use rbuild_snapshot::{ChainLayer, ChainView, DirLayer, Recipe};
+use rbuild_snapshot::{ChainView, DirLayer, Recipe};
 use rbuild_solver::{NoCache, OpError, StepContext};
 use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store};
-use rbuild_tree::{LayerEntry, Tree, TreePath};
+use rbuild_tree::{LayerEntry, LayerEntryKind, Metadata, Tree, TreePath};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Layers that are packed at once. Packing is parallel inside; two let one read while the other computes.
 const PACKING_AT_ONCE: usize = 2;
+
+/// Most bytes of a layer that is kept only so that its step need not be done again: a tenth of a second's writing.
+pub const MAX_KEPT_BYTES: u64 = 32 << 20;
+
+/// Most entries of such a layer.
+pub const MAX_KEPT_FILES: usize = 500;
 
 /// Name of the packed form that a registry's own blob is.
 const PULLED: &str = "pulled";
@@ -247,8 +254,20 @@ impl Engine {
         if let Some(dir) = self.store.layer_dir(&layer.id)? {
             return Ok(dir);
         }
+        self.unpack_as(layer, layer.id, Vec::new(), step).await
+    }
+
+    /// Unpacks the layer's blob as the directory `id` of the store, some of its directories with other metadata. The caller
+    /// holds a lock.
+    pub(crate) async fn unpack_as(
+        &self,
+        layer: &Arc<Layer>,
+        id: LayerId,
+        directories: Vec<(TreePath, Metadata)>,
+        step: &StepContext,
+    ) -> Result<PathBuf, OpError> {
         let packed = self.blob_of(layer, step).await?;
-        let (store, id, pulled) = (self.store.clone(), layer.id, layer.is_pulled());
+        let (store, pulled) = (self.store.clone(), layer.is_pulled());
         blocking(move || -> Result<PathBuf, OpError> {
             let ingest = store.new_layer_dir()?;
             let blob = store.open_blob(&packed.descriptor.digest)?;
@@ -262,6 +281,10 @@ impl Engine {
                     found: unpacked.diff_id,
                 }
                 .into());
+            }
+            rbuild_snapshot::set_directories(&ingest.upper, &directories)?;
+            if !unpacked.implied_parents.is_empty() {
+                ingest.set_note(&crate::implied::to_note(&unpacked.implied_parents))?;
             }
             let dir = store.commit_layer_dir(ingest, &id)?;
             if pulled {
@@ -307,7 +330,12 @@ impl Engine {
         step: &StepContext,
     ) -> Result<Vec<PathBuf>, OpError> {
         let dirs = root.layers.iter().map(|layer| self.dir_of(layer, step));
-        futures_util::future::try_join_all(dirs).await
+        let dirs = futures_util::future::try_join_all(dirs).await?;
+        self.fitted(root, dirs.into_iter().map(Place::Dir).collect(), step)
+            .await?
+            .into_iter()
+            .map(Place::dir)
+            .collect()
     }
 
     /// The files of a root. Layers that are recipes are looked at as they are; all others become directories.
@@ -318,22 +346,20 @@ impl Engine {
     ) -> Result<Arc<ChainView>, OpError> {
         let Some(root) = root else { return Ok(Arc::new(ChainView::new(Vec::new()))) };
         let view = root.view.get_or_try_init(|| async {
-            let layers = root.layers.iter().map(|layer| self.chain_layer(layer, step));
-            let layers = futures_util::future::try_join_all(layers).await?;
+            let places = root.layers.iter().map(|layer| self.place_of(layer, step));
+            let places = futures_util::future::try_join_all(places).await?;
+            let places = self.fitted(root, places, step).await?;
+            let layers = places.into_iter().map(Place::open).collect::<Result<Vec<_>, OpError>>()?;
             Ok::<_, OpError>(Arc::new(ChainView::new(layers)))
         });
         view.await.cloned()
     }
 
-    async fn chain_layer(
-        self: &Arc<Self>,
-        layer: &Arc<Layer>,
-        step: &StepContext,
-    ) -> Result<ChainLayer, OpError> {
-        if let Some(recipe) = &layer.recipe {
-            return Ok(ChainLayer::Recipe(Arc::clone(recipe)));
+    async fn place_of(self: &Arc<Self>, layer: &Arc<Layer>, step: &StepContext) -> Result<Place, OpError> {
+        match &layer.recipe {
+            Some(recipe) => Ok(Place::Recipe(Arc::clone(recipe))),
+            None => Ok(Place::Dir(self.dir_of(layer, step).await?)),
         }
-        Ok(ChainLayer::Dir(Arc::new(DirLayer::open(self.dir_of(layer, step).await?)?)))
     }
 
     /// The entries of the root's topmost layer.
@@ -381,15 +407,6 @@ impl Engine {
             Ok(packed)
         });
         packed.await.cloned()
-    }
-
-    /// Sees to it that the store owns the bytes of the root's topmost layer, so that a later build finds it.
-    pub async fn own_top(self: &Arc<Self>, root: &Root, step: &StepContext) -> Result<(), OpError> {
-        let layer = root.layers.last().expect("asked of roots with a layer");
-        if !layer.is_owned() {
-            self.pack_top(root, step).await?;
-        }
-        Ok(())
     }
 
     async fn pack(
@@ -491,6 +508,28 @@ impl Engine {
         self.write_ready_records()
     }
 
+    /// Brings the bytes of layers that only records want into the store, and writes those records. For builds that make
+    /// no image: in others every layer of the image is packed anyway.
+    ///
+    /// Layers beyond [`MAX_KEPT_BYTES`] and [`MAX_KEPT_FILES`] are left where they are. To copy them would cost as much as
+    /// the whole build did, and to describe them anew costs nearly nothing.
+    ///
+    /// # Errors
+    /// The first layer that could not be kept, a source that changed meanwhile among others. Its records are not
+    /// written; nothing else is lost.
+    pub async fn own_recorded_layers(self: &Arc<Self>, step: &StepContext) -> Result<(), OpError> {
+        let mut wanted: BTreeMap<LayerId, Arc<Layer>> = BTreeMap::new();
+        for record in locked(&self.pending).iter() {
+            let foreign = || record.root.layers.iter().filter(|layer| !layer.is_owned());
+            if foreign().all(|layer| layer.recipe.as_ref().is_none_or(|recipe| is_small(recipe.entries()))) {
+                wanted.extend(foreign().map(|layer| (layer.id, Arc::clone(layer))));
+            }
+        }
+        let dirs = wanted.values().map(|layer| self.dir_of(layer, step));
+        let results = futures_util::future::join_all(dirs).await;
+        results.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+    }
+
     fn now_owned(&self, layer: &Layer) -> Result<(), OpError> {
         layer.set_owned();
         self.write_ready_records()
@@ -522,6 +561,15 @@ impl Engine {
         }
         Ok(self.store.write(&batch)?)
     }
+}
+
+/// Whether a layer costs little to copy.
+fn is_small(entries: &[LayerEntry]) -> bool {
+    let bytes = entries.iter().map(|entry| match &entry.kind {
+        LayerEntryKind::Node { data: Some(data), .. } => data.size,
+        _ => 0,
+    });
+    entries.len() <= MAX_KEPT_FILES && bytes.fold(0, u64::saturating_add) <= MAX_KEPT_BYTES
 }
 
 /// The entries of a layer.
@@ -585,4 +633,24 @@ fn pulled_rows(packed: &PackedLayer) -> Batch {
         tar_size: 0,
         media_type: packed.descriptor.media_type.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rbuild_tree::{DataRef, DataSource, FileKind, Timestamp};
+
+    #[test]
+    fn layers_that_are_kept_for_their_record_are_small() {
+        let file = |size| {
+            let meta =
+                Metadata { kind: FileKind::Regular, size, ..Metadata::directory(Timestamp::default()) };
+            let data = DataRef { size, digest: None, source: DataSource::Inline(Arc::from(&b""[..])) };
+            let path = TreePath::clamped("f").expect("no NUL");
+            LayerEntry { path, kind: LayerEntryKind::Node { meta, data: Some(data), hard_link_to: None } }
+        };
+        assert!(is_small(&[]) && is_small(&[file(MAX_KEPT_BYTES)]));
+        assert!(!is_small(&[file(MAX_KEPT_BYTES), file(1)]) && !is_small(&[file(u64::MAX), file(9)]));
+        assert!(is_small(&vec![file(1); MAX_KEPT_FILES]) && !is_small(&vec![file(1); MAX_KEPT_FILES + 1]));
+    }
 }

@@ -32,7 +32,7 @@ pub enum OpFailure {
     NoSecret(String),
     /// A RUN needs an SSH agent that the build was not given.
     #[error(
-        "ssh agent {0}: not found: give it with --ssh {0} (the agent of $SSH_AUTH_SOCK) or --ssh {0}=SOCKET"
+        "ssh agent {0}: not found: give it with --ssh {0} (the agent of $SSH_AUTH_SOCK) or --ssh {0}=SOCKET or --ssh {0}=KEYFILE"
     )]
     NoAgent(String),
     /// What a RUN wants to mount is not there.

@@ -253,8 +253,8 @@ pub(crate) struct BuildArgs {
     /// Secret for RUN --mount=type=secret: id=ID[,src=FILE | ,env=VARIABLE]
     #[arg(long, value_name = "SECRET")]
     pub(crate) secret: Vec<String>,
-    /// SSH agent for RUN --mount=type=ssh: default (the agent of $SSH_AUTH_SOCK) or ID=SOCKET
-    #[arg(long, value_name = "default | ID[=SOCKET]")]
+    /// SSH agent for RUN --mount=type=ssh: default (the agent of $SSH_AUTH_SOCK), ID=SOCKET, or private keys without passphrase
+    #[arg(long, value_name = "default | ID[=SOCKET | =KEY[,KEY]]")]
     pub(crate) ssh: Vec<String>,
     /// Grant a permission: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]

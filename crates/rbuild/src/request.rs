@@ -1,11 +1,13 @@
 //! What was typed → what it means.
 
 mod confidential;
+mod limits;
 
 use crate::args::BuildArgs;
 use crate::exit::Usage;
 use anyhow::{Context as _, Result};
 use confidential::confidential;
+use limits::{bytes, ulimit};
 use rbuild_build::{
     BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
     NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
@@ -295,36 +297,6 @@ fn extra_host(text: &str) -> Result<(String, String)> {
         return Err(problem().into());
     }
     Ok((name.to_owned(), address.to_owned()))
-}
-
-fn ulimit(text: &str) -> Result<String> {
-    let problem = || Usage::new(format!("invalid --ulimit `{text}`: expected NAME=SOFT[:HARD]"));
-    let (name, limits) = text.split_once('=').ok_or_else(problem)?;
-    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let number = |text: &str| text.parse::<i64>().map_err(|_| problem());
-    let (soft, hard) = (number(soft)?, number(hard)?);
-    if name.is_empty() || soft < -1 || hard < -1 || (hard != -1 && soft > hard) {
-        return Err(problem().into());
-    }
-    Ok(format!("{name}={soft}:{hard}"))
-}
-
-/// Sizes with the units b, k, m, g, t (powers of 1024).
-fn bytes(text: &str) -> Result<u64> {
-    let problem =
-        || Usage::new(format!("invalid size `{text}`: expected a number with an optional unit b, k, m or g"));
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(problem().into()),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| problem())?;
-    number.checked_mul(1 << shift).ok_or_else(|| problem().into())
 }
 
 fn entitlement(text: &str) -> Result<Entitlement> {

@@ -6,6 +6,7 @@
 //!                                 under locks/index.json
 //!   blobs/sha256/<hex>            content-addressed blobs
 //!   snapshots/<hex>/fs/           an unpacked layer, by layer id: an overlay upper directory
+//!   snapshots/<hex>/note          what its maker wants to know again about it, if anything
 //!   ingest/<pid>-<boot>-<random>/ what one process is writing; flocked by it, cleared away once it is gone
 //!   index.db                      SQLite (WAL): cache records, layers, packed forms, resolutions
 //!   locks/<hex>                   one file per piece of work in progress (single-flight between processes)

@@ -4,6 +4,7 @@
 //! are resolved (their ONBUILD triggers may bring in more); then the instructions of each reachable stage are
 //! dispatched in file order. The first error ends the work, as in BuildKit; what the engine cannot do yet is collected.
 
+mod base;
 mod checks;
 mod config;
 #[cfg(test)]
@@ -20,7 +21,9 @@ pub(crate) mod unsupported;
 mod vertices;
 
 pub(crate) use mounts::mount_from;
+pub(crate) use options::Contexts;
 pub use options::{ExcludedBy, IgnoreRule, IgnoreRules, LowerOptions, NamedContext};
+pub(crate) use remote::fetched_source;
 pub use remote::filename as filename_of_url;
 pub use resolve::{ImageRequest, ResolveError, ResolvedImage, Resolver};
 
@@ -240,7 +243,7 @@ impl Lowering<'_, '_> {
             Diagnostic::error(message, node.lines).with_span(node.span).with_help(help)
         })?;
         let mut platform = request.platform;
-        let config = image.config;
+        let config = base::inherited(image.config);
         let implicit = node.platform.is_none() && self.plan.options.target_platform.is_none();
         let own = &self.plan.options.build_platform;
         if implicit && own.os == config.os && own.architecture == config.architecture {

@@ -54,7 +54,8 @@ pub struct Unpacked {
     /// Entries in the tar.
     pub entries: u64,
     /// Directories that no entry describes but entries lie in, where they were created: mode 0755, owner 0:0, time 0. A layer
-    /// below may know better; whoever stacks the layers should copy its metadata.
+    /// below may know better; whoever stacks the layers should copy its metadata. A directory in the place of one that this
+    /// layer deletes is not among them.
     pub implied_parents: Vec<TreePath>,
 }
 

@@ -4,7 +4,6 @@ mod bind;
 mod cache_mount;
 mod key;
 mod mounts;
-mod ssh;
 
 pub(crate) use bind::BoundCell;
 

@@ -2,12 +2,12 @@
 
 use super::bind::{Bound, NAME};
 use super::cache_mount::{CacheMounts, Wishes};
-use super::ssh::AgentSocket;
 use crate::bridge::blocking;
 use crate::engine::Engine;
 use crate::error::OpFailure;
 use crate::layer::Root;
 use crate::secret::Secret;
+use crate::ssh::AgentSocket;
 use rbuild_copy::SelectOptions;
 use rbuild_ir::{ExecOp, Mount, MountKind, Source};
 use rbuild_oci::Digest;
@@ -175,7 +175,7 @@ impl StepMounts {
         let Some(agent) = engine.settings.confidential.agents.get(id) else {
             return if *required { Err(OpFailure::NoAgent(id.clone()).into()) } else { Ok(None) };
         };
-        let socket = AgentSocket::open(engine, agent, *mode, (*uid, *gid))?;
+        let socket = AgentSocket::open(&engine.store, agent, *mode, (*uid, *gid))?;
         let kind = Kind::Bind { source: socket.path().to_owned(), subpath: String::new() };
         self.agents.push(socket);
         Ok(Some(MountSpec { target: mount.target.clone(), kind, readonly: mount.readonly }))

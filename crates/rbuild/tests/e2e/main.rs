@@ -14,6 +14,7 @@ mod copying;
 mod debian;
 mod image;
 mod keys;
+mod layers;
 mod modes;
 mod outputs;
 mod registry;

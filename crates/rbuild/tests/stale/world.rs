@@ -249,11 +249,7 @@ impl World {
         } else {
             self.misses += 1;
         }
-        // A COPY that nothing runs on, and whose result is only written out, leaves no second copy of its files in the store:
-        // then it is placed again.
-        if matches!(look, Look::Image | Look::CacheOnly) || recipe.base_layers > 0 {
-            self.built.insert(key);
-        }
+        self.built.insert(key);
     }
 
     fn command(
