@@ -13,6 +13,7 @@ mod context;
 mod copying;
 mod debian;
 mod image;
+mod keys;
 mod layers;
 mod modes;
 mod outputs;
