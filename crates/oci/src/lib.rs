@@ -10,6 +10,7 @@ mod digest;
 mod manifest;
 mod platform;
 mod reference;
+pub mod time;
 
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig, go_json};
 pub use digest::{Digest, DigestError, Sha256Writer};

@@ -21,6 +21,7 @@ pub(crate) fn surroundings(root: &Path) -> Environment {
         registry: ClientConfig::from_values(|name| environment(name).map(Into::into)),
         resolv_conf: resolv_conf(),
         open_files: raise_open_files(),
+        history: rbuild_build::Limits::default(),
     }
 }
 
