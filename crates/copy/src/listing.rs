@@ -10,7 +10,7 @@
 //! `shared` says how many bytes of the path are those of the entry before; `flags` says which of the optional fields are
 //! there. Numbers are LEB128.
 
-use crate::selection::{KeyEntry, KeyKind, Selection, key_entry};
+use crate::selection::{KeyEntry, KeyKind, Root, Selected, Selection, key_entry};
 use rbuild_oci::Digest;
 use std::io::{self, BufRead, Read, Write};
 
@@ -33,10 +33,16 @@ const KINDS: [KeyKind; 7] = [
     KeyKind::Socket,
 ];
 
-/// Writes what was selected, entry by entry.
+/// Writes what was selected, entry by entry, under the paths that the entries have in the source tree: it is these that
+/// people know.
 pub fn write_listing(selections: &[Selection], out: &mut dyn Write) -> io::Result<()> {
     let roots = selections.iter().flat_map(|selection| &selection.roots);
-    write_entries(roots.flat_map(|root| root.entries.iter().map(|entry| key_entry(root, entry))), out)
+    write_entries(roots.flat_map(|root| root.entries.iter().map(|entry| listed(root, entry))), out)
+}
+
+fn listed(root: &Root, entry: &Selected) -> KeyEntry {
+    let path = String::from_utf8_lossy(entry.source.as_bytes()).into_owned();
+    KeyEntry { path, ..key_entry(root, entry) }
 }
 
 /// Writes entries; [`read_listing`] reads them.

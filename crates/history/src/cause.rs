@@ -7,6 +7,8 @@ use std::fmt;
 
 /// Changes of files that are named in a line; the others are counted.
 const NAMED: usize = 3;
+/// Changes of files that a record keeps; the lists of files have all.
+const KEPT: usize = 20;
 /// Characters of a value that are shown in a line.
 const VALUE: usize = 40;
 
@@ -28,8 +30,11 @@ pub enum Cause {
         /// Where they are seen: nothing for COPY, else the target of the mount.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mount: Option<String>,
-        /// What changed, by path; empty if the earlier list of files is not here any more.
+        /// What changed, by path; empty if the earlier list of files is not here any more. A record has only the first.
         changes: Vec<FileChange>,
+        /// How many files changed.
+        #[serde(default)]
+        total: usize,
         /// Whether the ignore file changed too and explains it: files only came and went.
         #[serde(default)]
         ignore_file: bool,
@@ -127,7 +132,7 @@ pub enum Cause {
 /// One change of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileChange {
-    /// Path below the destination.
+    /// Path in the build context; below the mount for a mount.
     pub path: String,
     /// What is different.
     pub change: FileChangeKind,
@@ -188,6 +193,18 @@ impl Cause {
         }
     }
 
+    /// The cause with no more changes of files than a record keeps.
+    pub(crate) fn shortened(mut self) -> Self {
+        if let Self::Files { changes, .. } = &mut self {
+            // Whether all of them are changes of modes must still be seen.
+            if changes.len() > KEPT && !changes.iter().all(|change| change.change == FileChangeKind::Mode) {
+                changes.sort_by_key(|change| change.change == FileChangeKind::Mode);
+            }
+            changes.truncate(KEPT);
+        }
+        self
+    }
+
     /// Whether only modes of files are different, which `--context-modes=git` levels out.
     pub fn is_modes_only(&self) -> bool {
         matches!(self, Self::Files { changes, .. } if !changes.is_empty()
@@ -201,11 +218,11 @@ impl fmt::Display for Cause {
             Self::NeverBuilt => f.write_str("never built here"),
             Self::Added => f.write_str("instruction added"),
             Self::Removed { instructions } => write!(f, "instruction removed: {}", instructions.join(", ")),
-            Self::Files { mount, changes, ignore_file } => {
+            Self::Files { mount, changes, total, ignore_file } => {
                 if let Some(mount) = mount {
                     write!(f, "mount {mount}: ")?;
                 }
-                write_changes(f, changes)?;
+                write_changes(f, changes, *total)?;
                 if *ignore_file {
                     f.write_str(" (the ignore file changed)")?;
                 }
@@ -268,7 +285,7 @@ fn variable(
     }
 }
 
-fn write_changes(f: &mut fmt::Formatter<'_>, changes: &[FileChange]) -> fmt::Result {
+fn write_changes(f: &mut fmt::Formatter<'_>, changes: &[FileChange], total: usize) -> fmt::Result {
     if changes.is_empty() {
         return f.write_str("files of the build context changed");
     }
@@ -283,7 +300,7 @@ fn write_changes(f: &mut fmt::Formatter<'_>, changes: &[FileChange]) -> fmt::Res
         let comma = if place > 0 { ", " } else { "" };
         write!(f, "{comma}{change}")?;
     }
-    match files.len().saturating_sub(NAMED) {
+    match total.max(files.len()).saturating_sub(NAMED) {
         0 => Ok(()),
         1 => f.write_str(" and 1 more file"),
         more => write!(f, " and {more} more files"),

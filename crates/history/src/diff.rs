@@ -280,7 +280,8 @@ fn files(mount: Option<String>, old: &Digest, new: &Digest, around: &Surrounding
     let came_or_went =
         |change: &FileChange| matches!(change.change, FileChangeKind::Added | FileChangeKind::Removed);
     let ignore_file = around.ignore_changed && !changes.is_empty() && changes.iter().all(came_or_went);
-    Cause::Files { mount, changes, ignore_file }
+    let total = changes.iter().map(|change| &change.path).collect::<BTreeSet<_>>().len();
+    Cause::Files { mount, changes, total, ignore_file }
 }
 
 /// Every change of a file, contents first.

@@ -81,6 +81,11 @@ impl<'a> Comparison<'a> {
         self.previous?.1.steps.get(self.counterpart(step)?)
     }
 
+    /// Whether a step has the key that it had.
+    pub fn is_same(&self, step: usize) -> bool {
+        self.old(step).is_some_and(|old| self.current.steps.get(step).is_some_and(|new| new.key == old.key))
+    }
+
     /// What is different about a step's own operation.
     pub fn own_causes(&self, step: usize, listings: Listings<'_>) -> Vec<Cause> {
         let (Some((_, keys)), Some(old)) = (self.previous, self.old(step)) else { return Vec::new() };

@@ -54,6 +54,21 @@ pub fn preimage(mut value: Value) -> Value {
     value
 }
 
+/// A value for others: what is masked is not even told apart.
+pub fn hidden(mut value: Value) -> Value {
+    hide(&mut value);
+    value
+}
+
+fn hide(value: &mut Value) {
+    match value {
+        Value::String(text) if is_masked(text) => *text = "(hidden)".to_owned(),
+        Value::Array(items) => items.iter_mut().for_each(hide),
+        Value::Object(map) => map.values_mut().for_each(hide),
+        _ => {}
+    }
+}
+
 fn redact(value: &mut Value) {
     match value {
         Value::String(text) if text.contains("://") => *text = rbuild_ir::redacted(text),

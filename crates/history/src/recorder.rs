@@ -298,6 +298,8 @@ impl Shared {
         } else {
             return None;
         };
+        let causes = reason.causes.into_iter().map(Cause::shortened).collect();
+        let reason = Reason { causes, ..reason };
         let root = match reason.follows {
             None => (step, reason.causes.clone()),
             Some(need) => {

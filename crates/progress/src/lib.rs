@@ -8,6 +8,7 @@ mod state;
 mod tty;
 
 pub use failure::FailedStep;
+pub use state::printable;
 
 use rbuild_event::{Event, Reporter};
 use std::io::Write;
