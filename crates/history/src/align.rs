@@ -8,11 +8,11 @@ const MAX_PAIRS: usize = 250_000;
 
 /// For each step of `new`, the step of `old` that it was; `None` if there was none. No step of `old` is given twice.
 ///
-/// Within a stage the order counts: steps are aligned so that they are as alike as possible altogether, so an instruction
+/// `same_file` says that both were built of the same text, in which no stage was renamed. Within a stage the order counts: steps are aligned so that they are as alike as possible altogether, so an instruction
 /// that was put in between does not shift the rest.
-pub fn align(old: &[StepKey], new: &[StepKey]) -> Vec<Option<usize>> {
+pub fn align(old: &[StepKey], new: &[StepKey], same_file: bool) -> Vec<Option<usize>> {
     let mut found = vec![None; new.len()];
-    for (old_stage, new_stage) in stages(old, new) {
+    for (old_stage, new_stage) in stages(old, new, same_file) {
         if old_stage.len() * new_stage.len() > MAX_PAIRS {
             continue;
         }
@@ -52,15 +52,16 @@ fn by_stage(steps: &[StepKey]) -> Vec<(&str, Vec<usize>)> {
 
 /// Pairs of stages: by name, and those that are left (renamed ones) by their order. Numbers are no names: a stage put
 /// in front changes them, so those with an equal operation go first.
-fn stages(old: &[StepKey], new: &[StepKey]) -> Vec<(Vec<usize>, Vec<usize>)> {
+fn stages(old: &[StepKey], new: &[StepKey], same_file: bool) -> Vec<(Vec<usize>, Vec<usize>)> {
     let (mut before, after) = (by_stage(old), by_stage(new));
     let mut pairs = Vec::new();
     let mut left = Vec::new();
     for (name, places) in after {
         let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
         let known = before.iter().position(|(other, _)| *other == name);
-        match known.filter(|_| !is_number) {
+        match known.filter(|_| same_file || !is_number) {
             Some(at) => pairs.push((before.remove(at).1, places)),
+            None if same_file => {}
             None => left.push((name, places)),
         }
     }

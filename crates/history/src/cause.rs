@@ -193,6 +193,20 @@ impl Cause {
         }
     }
 
+    /// Whether it is about one step's instruction or files, rather than about what many steps share.
+    pub(crate) fn is_of_one_step(&self) -> bool {
+        match self {
+            Self::Files { .. }
+            | Self::Instruction { .. }
+            | Self::Added
+            | Self::Removed { .. }
+            | Self::Hidden => true,
+            Self::Unfinished { .. } | Self::Remote { .. } => true,
+            Self::Setting { name, .. } => !["WORKDIR", "USER", "SHELL"].contains(&name.as_str()),
+            _ => false,
+        }
+    }
+
     /// The cause with no more changes of files than a record keeps.
     pub(crate) fn shortened(mut self) -> Self {
         if let Self::Files { changes, .. } = &mut self {

@@ -56,7 +56,7 @@ impl<'a> Comparison<'a> {
     /// Compares a build with an earlier one, if there is one that got as far as its keys.
     pub fn new(previous: Option<&'a Record>, current: &'a Keys) -> Self {
         let matched = match previous.and_then(|record| record.keys.as_ref()) {
-            Some(keys) => align(&keys.steps, &current.steps),
+            Some(keys) => align(&keys.steps, &current.steps, keys.dockerfile == current.dockerfile),
             None => vec![None; current.steps.len()],
         };
         Self::aligned(previous, current, matched)

@@ -30,8 +30,11 @@ pub struct Detail {
     /// The digest.
     pub digest: Digest,
     /// Writes them in the form of [`rbuild_copy::write_listing`].
-    pub write: Arc<dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync>,
+    pub write: Arc<WriteDetail>,
 }
+
+/// See [`Detail::write`].
+pub type WriteDetail = dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync;
 
 /// What the cache had of a step before anything was executed.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +103,7 @@ struct State {
 /// A reason that was found.
 #[derive(Clone)]
 struct Known {
+    step: usize,
     reason: Reason,
     /// The place of the root, and what is different there.
     root: (usize, Vec<Cause>),
@@ -276,7 +280,10 @@ impl Shared {
         let (previous, matched) = build.against.get_or_init(|| {
             let found = self.history.previous(&self.begin.id, &self.begin.subject, &build.keys.dockerfile);
             let matched = match found.as_ref().and_then(|record| record.keys.as_ref()) {
-                Some(keys) => crate::align(&keys.steps, &build.keys.steps),
+                Some(keys) => {
+                    let same_file = keys.dockerfile == build.keys.dockerfile;
+                    crate::align(&keys.steps, &build.keys.steps, same_file)
+                }
                 None => vec![None; build.keys.steps.len()],
             };
             (found, matched)
@@ -299,7 +306,10 @@ impl Shared {
             return None;
         };
         let causes = reason.causes.into_iter().map(Cause::shortened).collect();
-        let reason = Reason { causes, ..reason };
+        let mut reason = Reason { causes, ..reason };
+        if reason.follows.is_none() {
+            reason.follows = self.same_root(step, &reason.causes);
+        }
         let root = match reason.follows {
             None => (step, reason.causes.clone()),
             Some(need) => {
@@ -307,7 +317,7 @@ impl Shared {
                 known.unwrap_or_else(|| (need, comparison.changes_below(need, &listings)))
             }
         };
-        let known = Known { reason, root };
+        let known = Known { step, reason, root };
         let miss = self.miss(build, &known);
         let event = rbuild_event::Miss {
             text: miss.text,
@@ -323,6 +333,18 @@ impl Shared {
         state.missed.insert(step);
         state.reasons.insert(step, known);
         Some(event)
+    }
+
+    /// One changed ARG, ENV or --no-cache meets many steps. The first of them is the root of all.
+    fn same_root(&self, step: usize, causes: &[Cause]) -> Option<usize> {
+        let state = self.lock();
+        let others = state.reasons.values().filter(|other| other.step != step);
+        let roots = others.filter(|other| other.root.0 == other.step);
+        let same = roots.filter(|root| {
+            !causes.is_empty()
+                && causes.iter().all(|cause| !cause.is_of_one_step() && root.root.1.contains(cause))
+        });
+        same.map(|root| root.step).min()
     }
 
     fn miss(&self, build: &Build, known: &Known) -> Miss {
@@ -386,7 +408,8 @@ fn text(keys: &Keys, known: &Known) -> String {
         let short: String = name.chars().take(NAME).map(|c| if c.is_control() { ' ' } else { c }).collect();
         if short.len() < name.len() { short + "…" } else { short }
     };
-    let mut text = format!("follows from {}", name(need));
+    let depends = keys.steps.get(known.step).is_some_and(|step| step.needs.contains(&need));
+    let mut text = format!("{} {}", if depends { "follows from" } else { "same as" }, name(need));
     if *root != need {
         text.push_str(&format!(", from {}", name(*root)));
     }

@@ -5,7 +5,9 @@ use crate::command::builds::{find, history, step_value};
 use crate::exit::Usage;
 use crate::output::print;
 use anyhow::Result;
-use rbuild_history::{Cause, Comparison, Facts, Fate, FileChange, History, Outcome, Reason, Record, mask};
+use rbuild_history::{
+    Cause, Comparison, Facts, Fate, FileChange, FileChangeKind, History, Outcome, Reason, Record, mask,
+};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
@@ -112,7 +114,7 @@ impl Asked<'_> {
         let reason = self.reason(place);
         let mut chain = Vec::new();
         let mut root = reason.clone();
-        while let Some(need) = root.follows.filter(|need| *need < place && !chain.contains(need)) {
+        while let Some(need) = root.follows.filter(|need| *need != place && !chain.contains(need)) {
             chain.push(need);
             root = self.reason(need);
         }
@@ -287,6 +289,8 @@ fn values(old: Option<&str>, new: Option<&str>, indent: &str, out: &mut String) 
 
 fn file(change: &FileChange) -> String {
     match (&change.old, &change.new) {
+        // Their names have the values already.
+        _ if matches!(change.change, FileChangeKind::Mode | FileChangeKind::Owner) => change.to_string(),
         (Some(old), Some(new)) => format!("{change}: {old} → {new}"),
         _ => change.to_string(),
     }

@@ -18,3 +18,4 @@ mod registry;
 mod reproducible;
 mod robust;
 mod running;
+mod why;
