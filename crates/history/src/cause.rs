@@ -240,10 +240,16 @@ impl fmt::Display for Cause {
                 if *ignore_file {
                     f.write_str(" (the ignore file changed)")?;
                 }
-                if self.is_modes_only() {
-                    f.write_str(" (only modes: --context-modes=git would level them out)")?;
+                match self.is_modes_only() {
+                    false => Ok(()),
+                    // What git does not know about a mode is levelled out.
+                    true if changes.iter().all(keeps_executable_bit) => {
+                        f.write_str(" (only modes: --context-modes=git would level them out)")
+                    }
+                    true => {
+                        f.write_str(" (only modes: --context-modes=git would keep but the executable bit)")
+                    }
                 }
-                Ok(())
             }
             Self::Arg { name, old, new } => variable(f, "ARG", name, old.as_deref(), new.as_deref()),
             Self::Env { name, old, new } => variable(f, "ENV", name, old.as_deref(), new.as_deref()),
@@ -280,6 +286,15 @@ impl fmt::Display for Cause {
             Self::RemoteCache { names } => write!(f, "remote cache unreachable: {}", names.join(", ")),
         }
     }
+}
+
+/// Whether a change of modes is none for git.
+fn keeps_executable_bit(change: &FileChange) -> bool {
+    let executable = |mode: &Option<String>| {
+        let mode = mode.as_deref().and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        mode.map(|mode| mode & 0o100 != 0)
+    };
+    executable(&change.old) == executable(&change.new)
 }
 
 fn variable(

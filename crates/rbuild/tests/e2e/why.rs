@@ -84,15 +84,33 @@ fn after(change: impl FnOnce(&TestContext), args: &[&str]) -> (TestContext, Run)
 }
 
 #[test]
-fn c_044_files() {
+fn files() {
     type Change = fn(&TestContext);
-    let cases: [(Change, &str); 6] = [
-        (|c| { c.file("src/main.c", "int other;\n"); }, "src/main.c changed"),
+    let cases: [(Change, &str); 7] = [
         (
-            |c| drop(c.mode("src/main.c", 0o755)),
-            "mode of src/main.c 644→755 (only modes: --context-modes=git",
+            |c| {
+                c.file("src/main.c", "int other;\n");
+            },
+            "src/main.c changed",
         ),
-        (|c| { c.file("src/new.c", "new\n"); }, "src/new.c added"),
+        (
+            |c| {
+                c.mode("src/main.c", 0o755);
+            },
+            "mode of src/main.c 644→755 (only modes: --context-modes=git would keep but the executable bit)",
+        ),
+        (
+            |c| {
+                c.mode("src/main.c", 0o664);
+            },
+            "mode of src/main.c 644→664 (only modes: --context-modes=git would level them out)",
+        ),
+        (
+            |c| {
+                c.file("src/new.c", "new\n");
+            },
+            "src/new.c added",
+        ),
         (|c| std::fs::remove_file(c.in_context("src/util.c")).unwrap(), "src/util.c removed"),
         (
             |c| {
@@ -102,7 +120,12 @@ fn c_044_files() {
             },
             "src/gen0.c added, src/gen1.c added, src/gen2.c added and 3 more files",
         ),
-        (|c| { c.file(".dockerignore", "src/util.c\n"); }, "src/util.c removed (the ignore file changed)"),
+        (
+            |c| {
+                c.file(".dockerignore", "src/util.c\n");
+            },
+            "src/util.c removed (the ignore file changed)",
+        ),
     ];
     for (change, text) in cases {
         let (context, run) = after(change, &[]);
@@ -114,12 +137,26 @@ fn c_044_files() {
 fn arguments_and_variables() {
     let (context, run) = after(|_| {}, &["--build-arg", "VERSION=2"]);
     one_root(&context, &run, "RUN echo tools", "arg", "ARG VERSION changed: 1 → 2");
-    let (context, run) = after(|c| { c.dockerfile(&DOCKERFILE.replace("VERSION=1", "VERSION=3"); }), &[]);
+    let (context, run) = after(
+        |c| {
+            c.dockerfile(&DOCKERFILE.replace("VERSION=1", "VERSION=3"));
+        },
+        &[],
+    );
     one_root(&context, &run, "RUN echo tools", "arg", "ARG VERSION changed: 1 → 3");
-    let (context, run) = after(|c| { c.dockerfile(&DOCKERFILE.replace("red", "blue"); }), &[]);
+    let (context, run) = after(
+        |c| {
+            c.dockerfile(&DOCKERFILE.replace("red", "blue"));
+        },
+        &[],
+    );
     one_root(&context, &run, "RUN echo tools", "env", "ENV COLOR changed: red → blue");
-    let (context, run) =
-        after(|c| { c.dockerfile(&DOCKERFILE.replace("COLOR=red", "COLOR=red MORE=x"); }), &[]);
+    let (context, run) = after(
+        |c| {
+            c.dockerfile(&DOCKERFILE.replace("COLOR=red", "COLOR=red MORE=x"));
+        },
+        &[],
+    );
     one_root(&context, &run, "RUN echo tools", "env", "ENV MORE is set: x");
     let dockerfile = DOCKERFILE.replace("red", "$VERSION-x");
     let context = project();
@@ -171,7 +208,12 @@ fn the_base_image() {
 #[test]
 fn instructions() {
     let with = |from: &'static str, to: &'static str| {
-        after(move |c| { c.dockerfile(&DOCKERFILE.replace(from, to); }), &[])
+        after(
+            move |c| {
+                c.dockerfile(&DOCKERFILE.replace(from, to));
+            },
+            &[],
+        )
     };
     let (context, run) = with("RUN cat /src/* > /all", "RUN cat /src/main.c > /all");
     one_root(&context, &run, "RUN cat", "instruction", "instruction changed");
