@@ -246,14 +246,13 @@ fn mount_text(kind: &Value) -> String {
 }
 
 fn copy(old: &StepKey, new: &StepKey, around: &Surroundings<'_>) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let names = ["sources", "dest", "chown", "chmod", "link", "parents", "exclude", "unpack"];
-    let changed = names.into_iter().filter(|name| old.preimage[name] != new.preimage[name]);
     if !same_text(old, new) {
-        causes.push(instruction(old, new));
-    } else {
-        causes.extend(changed.filter_map(|name| setting(&option_name(name), name, old, new)));
+        // Other files are what the other instruction means.
+        return vec![instruction(old, new)];
     }
+    let names = ["sources", "dest", "chown", "chmod", "link", "parents", "exclude", "unpack"];
+    let mut causes: Vec<Cause> =
+        names.into_iter().filter_map(|name| setting(&option_name(name), name, old, new)).collect();
     let digest = |step: &StepKey| step.preimage["context"].as_str().and_then(|text| text.parse().ok());
     if let (Some(from), Some(to)) = (digest(old), digest(new))
         && from != to
