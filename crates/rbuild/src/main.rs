@@ -49,6 +49,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tag(args) => command::tag::run(&root, &args),
         Command::Rmi(args) => command::rmi::run(&root, &args),
         Command::Prune(args) => command::prune::run(&root, &args),
+        Command::Builds(args) => command::builds::run(&root, args),
+        Command::Why(args) => command::why::run(&root, &args),
         Command::Version => command::version(),
     }
 }

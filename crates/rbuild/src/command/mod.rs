@@ -2,6 +2,7 @@
 
 pub(crate) mod ast;
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod call;
 pub(crate) mod check;
 pub(crate) mod history;
@@ -13,6 +14,7 @@ pub(crate) mod plan;
 pub(crate) mod prune;
 pub(crate) mod rmi;
 pub(crate) mod tag;
+pub(crate) mod why;
 
 use crate::exit::Usage;
 use crate::output::print;

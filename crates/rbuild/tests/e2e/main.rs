@@ -21,3 +21,4 @@ mod registry;
 mod reproducible;
 mod robust;
 mod running;
+mod why;
