@@ -4,6 +4,8 @@ pub(crate) mod ast;
 pub(crate) mod build;
 pub(crate) mod call;
 pub(crate) mod check;
+pub(crate) mod du;
+pub(crate) mod fsck;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
@@ -11,6 +13,7 @@ pub(crate) mod outline;
 pub(crate) mod plan;
 pub(crate) mod prune;
 pub(crate) mod rmi;
+pub(crate) mod system;
 pub(crate) mod tag;
 
 use crate::exit::Usage;
