@@ -66,6 +66,7 @@ impl Store {
     /// on meanwhile wait at most for the renames.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
         self.flush_uses()?;
+        self.inner.gc.settle();
         let gate = self.inner.gate.exclusive()?;
         let inventory = self.inventory(lease::notes_of_running(self.root())?, false)?;
         let target = match &options.budget {

@@ -47,7 +47,7 @@ impl Sum {
                 entries += 1;
                 hasher.write_all(path.as_os_str().as_bytes())?;
                 let size = if meta.is_dir() { 0 } else { meta.len() };
-                write!(hasher, "\0{:o} {size}\n", meta.mode() & 0o170_000)?;
+                writeln!(hasher, "\0{:o} {size}", meta.mode() & 0o170_000)?;
                 if meta.is_dir() {
                     pending.push(path);
                 }
