@@ -1,6 +1,7 @@
 #!/bin/sh
-# Fuzzes the frontend: scripts/fuzz.sh [SECONDS] [TARGET...]. Needs cargo-fuzz and a nightly toolchain; without them
-# the short run of the test suite is made longer instead. Seeds come from testdata.
+# Fuzzes the frontend: scripts/fuzz.sh [SECONDS] [TARGET...]. Needs cargo-fuzz (cargo install cargo-fuzz --locked); without
+# it the short run of the test suite is made longer instead. Seeds come from testdata. RUSTC_BOOTSTRAP lets a stable
+# toolchain build with coverage and the address sanitizer.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
@@ -29,5 +30,5 @@ printf 'a?c\n[a-c]*\n\\[x\n**/*.go\n' >"$corpus/dockerignore/patterns"
 
 cd frontend
 for target; do
-    cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -max_len=65536
+    RUSTC_BOOTSTRAP=1 cargo fuzz run "$target" -- -max_total_time="$seconds" -max_len=65536
 done

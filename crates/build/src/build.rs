@@ -74,11 +74,16 @@ pub async fn build(
     store.set_budget(environment.budget.or_defaults(store.disk()?));
     let _lease = store.lease()?;
     let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
+    let remote = remote.resolving(crate::remote::resolving(&request));
     let fetched = crate::remote::fetch(&mut request, &remote, &store, &reporter, &cancel).await?;
     let mut inputs = read_inputs(&request, fetched.main, &store)?;
-    let images = Images::new(store.clone(), environment.registry.clone(), &request, reporter.clone());
+    let resolving = crate::lockfile::resolving(&request, &inputs)?;
+    let remote = remote.resolving(resolving.clone());
+    let images =
+        Images::new(store.clone(), environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);
     let definition = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
+    crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let contexts = Contexts::open(&request, &mut inputs, &fetched, &store)?;
     let build = Build {
@@ -150,6 +155,7 @@ fn engine(
         shm_size: request.shm_size,
         confidential: request.confidential.clone(),
         no_cache: request.no_cache.clone(),
+        allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         remote,
         cancel: cancel.clone(),
@@ -236,6 +242,13 @@ impl Build {
             }
         };
         self.reporter.report(Event::Completed { vertex: export.vertex, at });
+        if documents.is_none()
+            && let Err(error) = self.engine.own_recorded_layers(&export).await
+            && !self.cancel.is_cancelled()
+        {
+            let text = format!("a step will run again in the next build: {error}");
+            self.reporter.report(Event::Warning { text });
+        }
         let executed = solved.steps.iter().filter(|step| step.outcome != Outcome::Cached).count();
         Ok(BuildResult {
             manifest: documents.as_ref().map(|documents| documents.descriptor.clone()),
@@ -331,6 +344,8 @@ impl Build {
         }
         if !self.names.is_empty() {
             self.store.tag_all(&self.names, &documents.descriptor)?;
+        } else if outputs::keeps_image(&self.request.outputs) {
+            self.store.keep_unnamed(&documents.descriptor)?;
         }
         Ok(documents)
     }

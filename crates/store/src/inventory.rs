@@ -10,7 +10,7 @@ use crate::evict::Candidate;
 use crate::fetched::Fetched;
 use crate::filter::Facts;
 use crate::fsutil::optional;
-use crate::image::Index;
+use crate::image::{Index, is_unnamed, name_of};
 use crate::layer::snapshot_id;
 use crate::meter::Meter;
 use crate::sum::Sum;
@@ -31,6 +31,9 @@ const UNPACKED_PER_MS: u64 = 100_000;
 /// Assumed rate of downloads, bytes a millisecond, and what one takes beside, in milliseconds.
 const DOWNLOADED_PER_MS: u64 = 10_000;
 const DOWNLOAD_MS: u64 = 1_000;
+
+/// Assumed time in which an image is put together again from cached steps, in milliseconds.
+const EXPORT_MS: u64 = 100;
 
 /// How much of a preimage is looked at for the step's name.
 const NAME_LIMIT: usize = 2048;
@@ -62,6 +65,8 @@ pub(crate) enum UnitKind {
     Base,
     /// What a reference was resolved to.
     Image,
+    /// An image that was built without a name.
+    Unnamed,
     /// A file behind a URL.
     Fetched,
     /// A repository.
@@ -80,6 +85,8 @@ pub(crate) struct Unit {
     pub(crate) layer: Option<LayerId>,
     pub(crate) objects: Vec<usize>,
     pub(crate) records: Vec<Digest>,
+    /// The entry of `index.json`.
+    pub(crate) entry: Option<Value>,
     /// Reference and platform.
     pub(crate) resolution: Option<(String, String)>,
     pub(crate) parents: Vec<usize>,
@@ -100,6 +107,7 @@ impl Unit {
     pub(crate) fn record_type(&self) -> &'static str {
         match self.kind() {
             UnitKind::Step | UnitKind::Orphan => "regular",
+            UnitKind::Unnamed => "image",
             UnitKind::Base | UnitKind::Image => "source.image",
             UnitKind::Fetched => "source.http",
             UnitKind::Git => "source.git.checkout",
@@ -126,6 +134,8 @@ pub(crate) struct Inventory {
     pub(crate) meter: Meter,
     /// Names of tagged images by the blobs that they have.
     pub(crate) images: HashMap<Digest, Vec<String>>,
+    /// Entries of `index.json` of images that were built without a name.
+    unnamed: Vec<(Digest, Value)>,
     blobs: HashMap<Digest, usize>,
     dirs: HashMap<LayerId, usize>,
     layers: HashMap<LayerId, usize>,
@@ -141,7 +151,11 @@ impl Store {
         let mut inventory = Inventory { in_use, ..Inventory::default() };
         for entry in index.entries() {
             let Some(digest) = digest_of(entry) else { continue };
-            let name = crate::image::name_of(entry).unwrap_or("<none>");
+            if is_unnamed(entry) {
+                inventory.unnamed.push((digest, entry.clone()));
+                continue;
+            }
+            let name = name_of(entry).unwrap_or("<none>");
             for blob in self.reachable([digest]) {
                 inventory.images.entry(blob).or_default().push(name.to_owned());
             }
@@ -154,6 +168,7 @@ impl Store {
             inventory.objects.iter_mut().for_each(|object| object.holders.clear());
             inventory.add_rows(self, db)
         })?;
+        inventory.add_unnamed(self);
         inventory.add_mounts(self)?;
         inventory.add_fetched(self)?;
         inventory.add_rest();
@@ -339,22 +354,45 @@ impl Inventory {
         manifest: Option<Digest>,
         resolved: i64,
     ) {
-        let blobs = manifest.map(|manifest| store.reachable([manifest])).unwrap_or_default();
-        self.units.push(Unit {
+        let unit = Unit {
             kind: Some(UnitKind::Image),
             id: manifest.map(|manifest| manifest.to_string()).unwrap_or_default(),
             description: format!("{} {}", name.0, name.1),
             resolution: Some(name),
             created: resolved,
             last_used: resolved,
-            in_use: manifest.is_some_and(|manifest| self.in_use.contains(&manifest)),
             ..Unit::default()
-        });
+        };
+        self.add_image(store, unit, manifest);
+    }
+
+    /// A unit with all blobs that a manifest leads to.
+    fn add_image(&mut self, store: &Store, unit: Unit, manifest: Option<Digest>) {
+        let in_use = manifest.is_some_and(|manifest| self.in_use.contains(&manifest));
+        self.units.push(Unit { in_use, ..unit });
         let unit = self.units.len() - 1;
+        let mut blobs: Vec<Digest> = store.reachable(manifest).into_iter().collect();
+        blobs.sort_unstable();
         for blob in blobs {
             if let Some(&object) = self.blobs.get(&blob) {
                 self.hold(unit, object);
             }
+        }
+    }
+
+    fn add_unnamed(&mut self, store: &Store) {
+        for (manifest, entry) in std::mem::take(&mut self.unnamed) {
+            let made = self.blobs.get(&manifest).map_or(0, |blob| self.objects[*blob].changed);
+            let unit = Unit {
+                kind: Some(UnitKind::Unnamed),
+                id: manifest.to_string(),
+                description: "an image without a name".to_owned(),
+                entry: Some(entry),
+                created: made,
+                last_used: made,
+                ..Unit::default()
+            };
+            self.add_image(store, unit, Some(manifest));
         }
     }
 
@@ -447,6 +485,7 @@ impl Inventory {
                 UnitKind::Step => unit.cost_ms.max(1),
                 UnitKind::Base => 1 + bytes / UNPACKED_PER_MS,
                 UnitKind::Image | UnitKind::Fetched | UnitKind::Git | UnitKind::CacheMount => download,
+                UnitKind::Unnamed => EXPORT_MS,
                 UnitKind::Orphan => 0,
             };
         }

@@ -7,6 +7,7 @@
 //!   blobs/sha256/<hex>            content-addressed blobs
 //!   snapshots/<hex>/fs/           an unpacked layer, by layer id: an overlay upper directory
 //!   snapshots/<hex>/sum           its size, and a digest of its entries (paths, types, sizes)
+//!   snapshots/<hex>/note          what its maker wants to know again about it, if anything
 //!   ingest/<pid>-<boot>-<random>/ what one process is writing; flocked by it, cleared away once it is gone
 //!   index.db                      SQLite (WAL): cache records, layers, packed forms, resolutions
 //!   locks/<hex>                   one file per piece of work in progress (single-flight between processes)
@@ -63,7 +64,7 @@ pub use blob::BlobWriter;
 pub use budget::{Budget, Disk, Space};
 pub use cache_mount::{CacheMount, CacheMountSharing};
 pub use error::{Result, StoreError};
-pub use fetched::Fetched;
+pub use fetched::{Fetched, GitReference};
 pub use filter::Filter;
 pub use fsck::{FsckOptions, FsckReport, LayerCheck, LayerOnDisk, Problem, ProblemKind};
 pub use image::{FoundImage, Image, MatchedBy, image_name};

@@ -58,7 +58,7 @@ pub struct PruneReport {
 }
 
 impl Store {
-    /// Removes what the options want, as far as nothing else needs it: cache records with the layers and packed forms that
+    /// Removes what the options want, as far as nothing else needs it: images without a name, cache records with the layers and packed forms that
     /// no remaining record has, blobs that nothing leads to, cache mounts, and what killed processes left. Under a budget
     /// the least worth goes first.
     ///
@@ -113,6 +113,12 @@ impl Store {
                 bytes,
                 description: unit.description.clone(),
             };
+            if let Some(image) = &unit.entry {
+                if !dry_run {
+                    self.remove_index_entries(std::slice::from_ref(image))?;
+                }
+                report.removed.push(entry(UsageKind::Image, &unit.id, 0));
+            }
             report
                 .removed
                 .extend(unit.records.iter().map(|key| entry(UsageKind::Record, &key.to_string(), 0)));

@@ -1,10 +1,10 @@
 //! `snapshots/<hex>/sum`: what an unpacked layer consists of, written when it is put in place.
 //!
 //! One line, `rbuild.sum.v1 BYTES ENTRIES DIGEST`. It spares measuring the layer again, and tells a layer that a power
-//! loss has cut short from a whole one: the digest is over every entry's path, type and size. File systems that order
+//! loss has cut short from a whole one: the digest is over every entry's path, type and size, and the length of the note. File systems that order
 //! data before metadata (ext4 data=ordered, XFS, btrfs) lose the size of a file together with its data.
 
-use crate::fsutil::replace_file;
+use crate::fsutil::{optional, replace_file};
 use crate::meter::Meter;
 use rbuild_oci::{Digest, Sha256Writer};
 use std::fs;
@@ -34,6 +34,10 @@ impl Sum {
         let mut bytes = meter.one(&fs::symlink_metadata(snapshot)?);
         let mut entries = 0;
         let mut hasher = Sha256Writer::new(io::sink());
+        if let Some(note) = optional(fs::symlink_metadata(snapshot.join("note")))? {
+            bytes += meter.one(&note);
+            writeln!(hasher, "note {}", note.len())?;
+        }
         let top = snapshot.join("fs");
         bytes += meter.one(&fs::symlink_metadata(&top)?);
         let mut pending = vec![PathBuf::new()];

@@ -13,6 +13,8 @@ use std::path::Path;
 /// What a row of the usage is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UsageKind {
+    /// The entry of an image that was built without a name; it takes no space of its own.
+    Image,
     /// A cache record that has no layer of its own; it takes no space but in the index.
     Record,
     /// A file of `blobs/sha256`.
@@ -45,6 +47,7 @@ impl UsageKind {
     /// As it is shown, and as `type` in filters.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Image => "image",
             Self::Record => "record",
             Self::Blob => "blob",
             Self::Layer => "layer",

@@ -14,6 +14,8 @@ mod copying;
 mod debian;
 mod disk;
 mod image;
+mod layers;
+mod modes;
 mod outputs;
 mod registry;
 mod reproducible;

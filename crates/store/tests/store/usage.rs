@@ -72,7 +72,7 @@ fn the_total_is_that_of_du() {
     fs::write(content.upper.join("file"), vec![1; 50_000]).unwrap();
     mount.fill(&content).unwrap();
     let (digest, size) = store.put_blob(&[9; 9_000]).unwrap();
-    let fetched = Fetched { digest, size, etag: None, last_modified: None, modified: None };
+    let fetched = Fetched { digest, size, etag: None, last_modified: None, modified: None, asked: 0 };
     store.remember_fetched("https://example.org/x", &fetched).unwrap();
     fs::create_dir_all(store.git_dir("https://example.org/y").join("objects")).unwrap();
     fs::write(store.git_dir("https://example.org/y").join("HEAD"), vec![1; 30_000]).unwrap();
