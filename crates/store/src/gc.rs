@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Blobs and layers that nothing leads to are left alone for this many seconds.
+/// Blobs and layers that nothing leads to are left alone for this many seconds if anything else will do: a tool that is no
+/// rbuild, and has no lease, may be about to lead to them.
 const SETTLING: i64 = 600;
 
 /// Collecting goes on to this share of the target, in hundredths, so that not every build has to.
@@ -115,8 +116,11 @@ impl Store {
             return Ok(None);
         };
         let since = now() - SETTLING;
-        let wanted = |inventory: &Inventory, unit: usize| !inventory.is_settling(unit, since);
-        let chosen = choose(&inventory, wanted, target.max(1));
+        let settled = |inventory: &Inventory, unit: usize| !inventory.is_settling(unit, since);
+        let (mut chosen, left) = choose(&inventory, settled, target.max(1));
+        if left > target {
+            chosen = choose(&inventory, |_, _| true, target.max(1)).0;
+        }
         let report = match self.remove(&inventory, &chosen, false, false) {
             Err(StoreError::NoSpace { .. }) => self.remove(&inventory, &chosen, false, true)?,
             other => other?,

@@ -74,7 +74,7 @@ impl Store {
             Some(budget) => budget.target(inventory.cache_bytes(), self.disk()?),
         };
         let wanted = |inventory: &Inventory, unit: usize| options.wants(inventory, unit);
-        let chosen = target.map_or_else(Vec::new, |target| choose(&inventory, wanted, target));
+        let chosen = target.map_or_else(Vec::new, |target| choose(&inventory, wanted, target).0);
         let report = self.remove(&inventory, &chosen, options.dry_run, false)?;
         if !options.dry_run {
             if options.all && options.is_unconditional() {
@@ -197,21 +197,19 @@ impl PruneOptions {
     }
 }
 
-/// The units that are to go so that at most `target` bytes of cache remain, in the order of their removal.
+/// The units that are to go so that at most `target` bytes of cache remain, in the order of their removal; and what
+/// remains then.
 pub(crate) fn choose(
     inventory: &Inventory,
     wanted: impl Fn(&Inventory, usize) -> bool,
     target: u64,
-) -> Vec<usize> {
+) -> (Vec<usize>, u64) {
     let mut left = inventory.cache_bytes();
     let order = evict::order(&inventory.candidates(wanted));
-    if target == 0 {
-        return order;
-    }
     let mut gone = HashSet::new();
     let mut chosen = Vec::new();
     for unit in order {
-        if left <= target {
+        if left <= target && target > 0 {
             break;
         }
         gone.insert(unit);
@@ -222,7 +220,7 @@ pub(crate) fn choose(
             }
         }
     }
-    chosen
+    (chosen, left)
 }
 
 fn delete_rows(tx: &Transaction<'_>, inventory: &Inventory, chosen: &[usize]) -> rusqlite::Result<()> {
@@ -255,7 +253,7 @@ fn delete_rows(tx: &Transaction<'_>, inventory: &Inventory, chosen: &[usize]) ->
 }
 
 impl Inventory {
-    /// Blobs that nothing leads to and that were just put there: somebody may be about to lead to them who has no lease.
+    /// Whether nothing leads to it, and it was put there at or after `since`.
     pub(crate) fn is_settling(&self, unit: usize, since: i64) -> bool {
         let unit = &self.units[unit];
         unit.kind() == UnitKind::Orphan && unit.last_used >= since

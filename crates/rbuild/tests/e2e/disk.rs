@@ -86,7 +86,10 @@ fn prune_removes_what_filters_name() {
 #[test]
 fn builds_keep_the_cache_within_its_limits() {
     let mut context = TestContext::new();
-    context.env("RBUILD_MAX_USED_SPACE", "6MB").env("RBUILD_RESERVED_SPACE", "0");
+    let limits = [("MAX_USED", "6MB"), ("RESERVED", "0"), ("MIN_FREE", "0")];
+    for (name, value) in limits {
+        context.env(&format!("RBUILD_{name}_SPACE"), value);
+    }
     let step = |n: u32| format!("FROM base\nRUN head -c 1500000 /dev/urandom > /big && echo {n}\n");
     let mut collected = 0;
     for n in 0..8 {
