@@ -12,6 +12,7 @@ mod config;
 mod context;
 mod copying;
 mod debian;
+mod disk;
 mod image;
 mod keys;
 mod layers;
