@@ -21,6 +21,7 @@ mod fetch;
 mod git;
 mod http;
 mod image;
+mod imported;
 mod layer;
 mod logs;
 mod mkdir;
