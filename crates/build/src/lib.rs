@@ -4,11 +4,13 @@
 //! BuildRequest ─▶ remote (fetched contexts) ─▶ dockerfile ─▶ contexts ─▶ images (resolve) ─▶ frontend ─▶ graph ─▶ solver ◀─▶ op
 //!                                                                                      │ layers of the target
 //!                                     outputs ◀─ image (config, manifest) ◀─ shadow ◀──┘ are packed meanwhile
+//!                                     cache: what is imported, and exported when the outputs are written
 //! ```
 //!
 //! Knows neither the command line, nor the environment, nor the terminal.
 
 mod build;
+mod cache;
 mod contexts;
 mod csv;
 mod dockerfile;
@@ -26,12 +28,14 @@ mod shadow;
 pub mod time;
 
 pub use build::{BuildResult, Environment, build};
+pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget, DEFAULT_CACHE_EXPORT_BUDGET};
 pub use csv::csv_fields;
 pub use dockerfile::read_dockerfile;
 pub use error::{BuildError, ErrorKind};
 pub use lower::{Examined, examine};
+pub use rbuild_cache::Form as CacheForm;
 pub use rbuild_ir::{NetworkMode, RemoteUrl};
-pub use rbuild_layer::Compression;
+pub use rbuild_layer::{Compression, DEFAULT_ZSTD_LEVEL};
 pub use rbuild_op::{Confidential, MAX_SECRET_BYTES, Secret};
 pub use rbuild_registry::ClientConfig;
 pub use rbuild_solver::NoCache;

@@ -34,6 +34,11 @@ pub(crate) fn wants_image(output: &Output) -> bool {
     }
 }
 
+/// Whether an output needs all of the image's blobs here.
+pub(crate) fn writes_image(output: &Output) -> bool {
+    matches!(output, Output::Oci { .. } | Output::Docker(_))
+}
+
 /// What the progress view calls it.
 pub(crate) fn title(output: &Output) -> &'static str {
     match output {

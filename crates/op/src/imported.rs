@@ -25,6 +25,16 @@ impl Engine {
         Some(Root::new(layers.collect::<Option<Vec<_>>>()?))
     }
 
+    /// [`Engine::imported_root`], for exporting it again.
+    pub fn root_of_imported(&self, cached: &Cached<'_>) -> Option<Root> {
+        self.imported_root(cached)
+    }
+
+    /// The result of a record of the store, unless a layer of it is lost.
+    pub fn root_of_record(&self, record: &rbuild_store::Record) -> Result<Option<Root>, OpError> {
+        self.root_of_chain(&record.chain)
+    }
+
     fn imported_layer(&self, layer: &RemoteLayer) -> Option<Arc<Layer>> {
         if self.is_lost(&layer.diff_id) {
             return None;

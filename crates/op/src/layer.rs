@@ -141,6 +141,11 @@ impl Root {
         if count == self.layers.len() { self.clone() } else { Self::new(self.layers[..count].to_vec()) }
     }
 
+    /// The root of the topmost layer alone.
+    pub fn top(&self) -> Self {
+        Self::new(self.layers.last().cloned().into_iter().collect::<Vec<_>>())
+    }
+
     /// The root that the topmost layer was put on.
     pub(crate) fn below_top(&self) -> Self {
         self.prefix(self.layers.len().saturating_sub(1))

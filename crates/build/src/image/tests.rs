@@ -88,7 +88,7 @@ fn b_012_new_entries_are_clamped_and_the_bases_stay() {
 fn b_006_the_config_is_sorted_and_escaped_as_go_does() {
     let mut image = image(&[], &["-CMD [\"a && b\"]"]);
     image.config.other.insert("aardvark".into(), serde_json::json!(1));
-    let made = documents(&image, &[]).unwrap();
+    let made = documents(&image, &[], None).unwrap();
     let text = String::from_utf8(made.config).unwrap();
     assert!(text.starts_with(r#"{"aardvark":1,"architecture":"""#), "{text}");
     assert!(text.contains(r"a \u0026\u0026 b"), "{text}");
