@@ -254,10 +254,10 @@ impl Options {
         let Some(unknown) = self.values.keys().find(|key| !known.contains(&key.as_str())) else {
             return Ok(());
         };
-        let near = known.iter().map(|name| (distance(unknown, name), *name)).min();
+        let near = rbuild_frontend::suggest::suggest(unknown, known.iter().copied(), true);
         let hint = match near {
-            Some((distance, name)) if distance <= 3 => format!(" (did you mean {name}?)"),
-            _ => format!(" (there are {})", known.join(", ")),
+            Some(name) => format!(" (did you mean {name}?)"),
+            None => format!(" (there are {})", known.join(", ")),
         };
         Err(self.problem(format!("unknown option `{unknown}`{hint}")).into())
     }
@@ -292,21 +292,6 @@ impl Options {
         }
         Ok(reference.with_default_tag())
     }
-}
-
-/// Edits that make one word of the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in other.iter().enumerate() {
-            let substituted = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod debian;
 mod image;
 mod outputs;
 mod registry;
+mod remote_cache;
 mod reproducible;
 mod robust;
 mod running;
