@@ -75,7 +75,7 @@ pub trait CacheStore<T: Sync>: Send + Sync {
         Ok(None)
     }
 
-    /// The result of [`CacheStore::lookup_elsewhere`] under this key is used: keep it as if it had been made here.
+    /// Keeps the result of [`CacheStore::lookup_elsewhere`] under this key as if it had been made here.
     fn adopt(&self, key: &Digest) -> Result<(), OpError> {
         let _ = key;
         Ok(())

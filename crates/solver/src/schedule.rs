@@ -308,6 +308,10 @@ impl<T: Output> Run<T> {
         let slots = Arc::new(slots);
         let mut reports: Vec<StepReport> =
             self.keys.iter().map(|key| StepReport { key: *key, outcome: Outcome::Cached }).collect();
+        // Needed or not: what one cache says of a build stays together.
+        for step in (0..hits.len()).filter(|step| self.origins[*step].is_some()) {
+            self.cache.adopt(&self.keys[step]).map_err(|error| step_error(&self.plan, step, error))?;
+        }
         let mut running = JoinSet::new();
         for (step, (hit, sender)) in hits.into_iter().zip(senders).enumerate() {
             if !needed[step] {
@@ -383,12 +387,8 @@ impl<T: Output> Run<T> {
 
     async fn resolve(&self, step: Step, hit: Option<T>, slots: &[Slot<T>]) -> Result<(T, Outcome), Stop> {
         if let Some(own) = hit {
-            let origin = self.origins[step].clone();
-            if origin.is_some() {
-                self.cache.adopt(&self.keys[step]).map_err(Stop::Failed)?;
-            }
             let output = self.stacked(step, own, slots).await?;
-            self.report_cached(step, origin);
+            self.report_cached(step, self.origins[step].clone());
             return Ok((output, Outcome::Cached));
         }
         let inputs = self.inputs(step, slots).await?;

@@ -36,6 +36,11 @@ fn cold(context: &TestContext) {
     std::fs::remove_dir_all(context.store()).unwrap();
 }
 
+/// Whether a step was executed, by the beginning of its instruction.
+fn ran(run: &Run, step: &str) -> bool {
+    run.executed().iter().any(|name| name.contains(step))
+}
+
 fn warnings(run: &Run) -> Vec<&str> {
     run.stderr.lines().filter(|line| line.starts_with("WARN")).collect()
 }
@@ -224,7 +229,7 @@ fn a_push_from_the_cache_moves_no_layer() {
         TestContext::of(&format!("FROM {app}\nRUN test -e /marker && test -e /usr/bin/program\n"));
     from_registry.build(&[""; 0]).ok();
     context.build(&["-t", &app, "--push", "--load"]).ok();
-    assert_eq!(Image::of(&context, &app).layers.len(), 4);
+    assert_eq!(Image::only(&context.store()).layers.len(), 4);
 }
 
 #[test]
@@ -247,7 +252,7 @@ fn a_deleted_blob_lets_its_step_run_again() {
     cold(&context);
     context.file("src/a.c", "int changed;\n");
     let again = context.build(&["-t", "app", "--cache-from", &cache]).ok();
-    assert_eq!((again.count("final-42"), again.count("compile-42")), (1, 1), "{}", again.stderr);
+    assert!(ran(&again, "RUN echo final") && ran(&again, "RUN echo compile"), "{}", again.stderr);
     assert_eq!(warnings(&again).len(), 1, "{}", again.stderr);
     assert!(warnings(&again)[0].contains("run after all"), "{}", again.stderr);
     Image::of(&context, "app:latest");
@@ -346,15 +351,18 @@ fn compression_and_the_older_form() {
     let text = String::from_utf8(manifest).unwrap();
     assert_eq!(text.matches("tar+zstd").count(), 10, "{text}");
     cold(&context);
-    let run = context.build(&["-t", "app", "--cache-from", &cache]).ok();
+    let output = format!("type=local,dest={}", context.path("out").display());
+    let run = context.build(&["-o", &output, "--cache-from", &cache]).ok();
     assert_eq!(run.steps().0, 0, "{}", run.stderr);
-    Image::of(&context, "app:latest");
+    let program = std::fs::read(context.path("out/usr/bin/program")).unwrap();
+    assert_eq!(program, [b"int a;\n", &noise(50_000)[..]].concat());
 }
 
 #[test]
 fn a_budget_ends_an_export_and_not_the_build() {
     let registry = TestRegistry::start(Options::default());
-    registry.fault(Fault::new("/blobs/uploads", Action::Delay(std::time::Duration::from_secs(60))).times(1000));
+    registry
+        .fault(Fault::new("/blobs/uploads", Action::Delay(std::time::Duration::from_secs(60))).times(1000));
     let context = project();
     let cache = format!("{}/team/app:cache", registry.host());
     let run = context.build(&["-t", "app", "--cache-to", &cache, "--cache-export-budget", "700ms"]).ok();
@@ -385,7 +393,7 @@ fn hostile_caches_do_no_harm() {
     let hostile: Vec<(&str, Vec<u8>)> = vec![
         ("no JSON", b"{\"layers\"".to_vec()),
         ("deep", deep.into_bytes()),
-        ("a list", b"[]".to_vec()),
+        ("a text", b"\"[]\"".to_vec()),
         (
             "a layer that is not there",
             change("/rbuild/records/0/chain", json!([layers])).to_string().into_bytes(),
@@ -403,7 +411,7 @@ fn hostile_caches_do_no_harm() {
         put_cache(&registry, &config);
         cold(&context);
         let run = context.build(&["-o", "type=cacheonly", "--cache-from", &cache]).ok();
-        assert_eq!(run.count("final-42"), 1, "{name}: {}", run.stderr);
+        assert!(ran(&run, "RUN echo final"), "{name}: {}", run.stderr);
         assert_eq!(warnings(&run).len(), 1, "{name}: {}", run.stderr);
     }
     // BuildKit's own, with records in a circle: nothing of it is used, nothing is wrong with it.
@@ -414,7 +422,7 @@ fn hostile_caches_do_no_harm() {
     put_cache(&registry, kit.to_string().as_bytes());
     cold(&context);
     let run = context.build(&["-o", "type=cacheonly", "--cache-from", &cache]).ok();
-    assert_eq!((run.count("final-42"), warnings(&run).len()), (1, 0), "{}", run.stderr);
+    assert!(ran(&run, "RUN echo final") && warnings(&run).is_empty(), "{}", run.stderr);
 }
 
 /// Replaces the config of `team/app:cache`, keeping the layers.
@@ -460,8 +468,8 @@ fn layers_that_are_not_what_they_are_said_to_be_are_made_again() {
         drop(std::fs::remove_dir_all(&out));
         let output = format!("type=local,dest={}", out.display());
         let run = context.build(&["-o", &output, "--cache-from", &cache]).ok();
-        assert_eq!(run.count("final-42"), 1, "{blob}: {}", run.stderr);
-        assert_eq!(run.count("compile-42"), 0, "{blob}: {}", run.stderr);
+        assert!(ran(&run, "RUN echo final"), "{blob}: {}", run.stderr);
+        assert!(!ran(&run, "RUN echo compile"), "{blob}: {}", run.stderr);
         assert_eq!(warnings(&run).len(), 1, "{blob}: {}", run.stderr);
         assert_eq!(std::fs::read_to_string(out.join("marker")).unwrap(), "final-42\n");
     }
