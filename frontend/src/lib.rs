@@ -6,6 +6,8 @@
 mod args;
 pub mod ast;
 pub mod check;
+#[cfg(test)]
+mod conformance;
 pub mod csv;
 pub mod diagnostic;
 mod directive;
@@ -33,9 +35,9 @@ pub mod shell;
 pub mod source;
 mod stage;
 pub mod suggest;
+mod syntax;
 
 pub use diagnostic::{Diagnostic, Phase, Severity};
-pub use directive::detect_syntax;
 pub use lint::syntax_warnings;
 pub use lower::{
     ExcludedBy, IgnoreRule, IgnoreRules, ImageRequest, LowerOptions, Lowered, NamedContext, ResolveError,
@@ -44,3 +46,4 @@ pub use lower::{
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, targets};
 pub use parser::{parse, parse_onbuild};
 pub use render::{render, render_colored};
+pub use syntax::{check_syntax, detect_syntax};

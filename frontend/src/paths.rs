@@ -1,25 +1,6 @@
 //! Lexical paths: Go's `path.Clean` and what WORKDIR and COPY make of it.
 
-/// The shortest equivalent of `path` without `.`, `..` (where it can be resolved) and repeated slashes; `.` when empty.
-pub fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if rooted => {}
-            part => parts.push(part),
-        }
-    }
-    match (rooted, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".into(),
-        (false, false) => parts.join("/"),
-    }
-}
+pub use rbuild_oci::clean_path as clean;
 
 /// `parent/path`, cleaned.
 pub fn join(parent: &str, path: &str) -> String {

@@ -6,7 +6,7 @@
 use rbuild_context::Ignore;
 use rbuild_frontend::{
     Diagnostic, IgnoreRule, IgnoreRules, ImageRequest, LowerOptions, ResolveError, ResolvedImage, Resolver,
-    lower, parse, render, syntax_warnings,
+    check_syntax, lower, parse, render, syntax_warnings,
 };
 use rbuild_oci::{Digest, ImageConfig, Platform};
 use rbuild_tree::TreePath;
@@ -49,6 +49,9 @@ fn report(dir: &Path) -> String {
         ignore: fs::read(dir.join("dockerignore")).ok().map(|content| ignore_rules(&content)),
         ..LowerOptions::default()
     };
+    if let Some(refusal) = check_syntax(text.as_bytes(), None) {
+        return format!("{}\n\n", render(&refusal, "Dockerfile", &text));
+    }
     let (file, mut found) = parse(text.as_bytes());
     match found.iter().any(Diagnostic::is_error) {
         true => found.extend(syntax_warnings(&file, &found, &options)),

@@ -284,14 +284,14 @@ fn many_variables_in_from() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
-    let text = "FROM debian\nRUN --security=insecure x\nRUN --security=insecure y\n";
+    let text = "FROM debian\nRUN --device=gpu x\nRUN --device=gpu y\n";
     let diagnostics = lowered(text, &options()).unwrap_err();
     let refused: Vec<_> = diagnostics.iter().map(|d| (d.message.as_str(), d.lines.start)).collect();
     assert_eq!(
         refused,
         [
-            ("RUN --security=insecure is not supported yet", 2),
-            ("RUN --security=insecure is not supported yet", 3),
+            ("RUN --device is not supported yet", 2),
+            ("RUN --device is not supported yet", 3),
         ]
     );
     assert!(diagnostics.iter().all(|diagnostic| diagnostic.help.is_some()));

@@ -71,12 +71,16 @@ pub async fn build(
     }
     let _lease = store.lease()?;
     let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
+    let remote = remote.resolving(crate::remote::resolving(&request));
     let fetched = crate::remote::fetch(&mut request, &remote, &store, &reporter, &cancel).await?;
     let mut inputs = read_inputs(&request, fetched.main, &store)?;
+    let resolving = crate::lockfile::resolving(&request, &inputs)?;
+    let remote = remote.resolving(resolving.clone());
     let registry = cache::registry_config(environment.registry.clone(), &request);
-    let images = Images::new(store.clone(), registry, &request, reporter.clone());
+    let images = Images::new(store.clone(), registry, &request, resolving, reporter.clone());
     let images = Arc::new(images);
     let mut definition = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
+    crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     cache::drop_inherited(&mut definition.image);
     let importer = Arc::new(cache::importer(&request, &images, &definition.image.platform, &reporter));
     if !importer.is_empty() && !store.has_records()? {
@@ -139,6 +143,7 @@ fn engine(
         shm_size: request.shm_size,
         confidential: request.confidential.clone(),
         no_cache: request.no_cache.clone(),
+        allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         remote,
         cancel: cancel.clone(),
@@ -255,6 +260,13 @@ impl Build {
             }
         };
         self.reporter.report(Event::Completed { vertex: export.vertex, at });
+        if documents.is_none()
+            && let Err(error) = self.engine.own_recorded_layers(&export).await
+            && !self.cancel.is_cancelled()
+        {
+            let text = format!("a step will run again in the next build: {error}");
+            self.reporter.report(Event::Warning { text });
+        }
         caches.finish(&steps).await?;
         let executed = solved.steps.iter().filter(|step| step.outcome != Outcome::Cached).count();
         Ok(BuildResult {
@@ -386,6 +398,8 @@ impl Build {
             );
         } else if !self.names.is_empty() {
             self.store.tag_all(&self.names, &documents.descriptor)?;
+        } else if outputs::keeps_image(&self.request.outputs) {
+            self.store.keep_unnamed(&documents.descriptor)?;
         }
         Ok(documents)
     }

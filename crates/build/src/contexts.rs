@@ -3,7 +3,7 @@
 use crate::dockerfile::{Inputs, named_context_rules};
 use crate::error::BuildError;
 use crate::remote::FetchedContexts;
-use crate::request::{BuildRequest, NamedContext};
+use crate::request::{BuildRequest, ContextSource, NamedContext};
 use rbuild_context::{Filter, Ignore, LocalContext, StatCache};
 use rbuild_op::LocalSource;
 use rbuild_store::Store;
@@ -59,13 +59,16 @@ impl Contexts {
     ) -> Result<(), BuildError> {
         let ignore = ignore.map(Arc::new);
         let filter = ignore.clone().map(|ignore| ignore as Arc<dyn Filter>);
-        let cache = request.stat_cache.then(|| StatCache::open(store.stat_cache_dir(), dir));
+        // What was unpacked for this build only has a path that no later build asks for.
+        let passing = name == MAIN && matches!(request.context, ContextSource::Archive(_));
+        let cached = request.stat_cache && !passing;
+        let cache = cached.then(|| StatCache::open(store.stat_cache_dir(), dir));
         let opened = LocalContext::open(dir, filter, cache).map_err(|source| BuildError::Io {
             action: "cannot open the build context",
             path: dir.display().to_string(),
             source,
         })?;
-        let opened = Arc::new(opened.reset_owner(true));
+        let opened = Arc::new(opened.reset_owner(true).modes(request.context_modes));
         let tree = Arc::clone(&opened) as Arc<dyn rbuild_tree::Tree>;
         self.sources.insert(name.to_owned(), LocalSource { tree, ignore });
         self.opened.push(opened);

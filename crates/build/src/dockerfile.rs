@@ -21,6 +21,8 @@ pub(crate) struct Inputs {
     pub(crate) text: Vec<u8>,
     /// The main context's directory; `None` is no files.
     pub(crate) context: Option<PathBuf>,
+    /// The directory that the Dockerfile is in; if it is in none, the context's.
+    pub(crate) dir: Option<PathBuf>,
     /// Its ignore rules.
     pub(crate) ignore: Option<Ignore>,
     /// Keeps an unpacked archive context.
@@ -48,7 +50,11 @@ pub(crate) fn read_inputs(
     let (name, path, text) = dockerfile_text(request, context.as_deref(), complete)?;
     // what was sent or fetched as a whole is what is meant.
     let ignore = if complete { None } else { ignore_rules(context.as_deref(), path.as_deref())? };
-    Ok(Inputs { name, text, context, ignore, _unpacked: unpacked })
+    let dir = match &path {
+        Some(path) => path.parent().map(Path::to_owned),
+        None => context.clone(),
+    };
+    Ok(Inputs { name, text, context, dir, ignore, _unpacked: unpacked })
 }
 
 /// The name and the bytes of the Dockerfile that a request names. A context that is an archive or has to be fetched cannot
@@ -67,6 +73,11 @@ pub fn read_dockerfile(request: &BuildRequest) -> Result<(String, Vec<u8>), Buil
     };
     let (name, _, text) = dockerfile_text(request, context, false)?;
     Ok((name, text))
+}
+
+/// Why the text that [`read_dockerfile`] gave is nothing that could be built: it is meant for another frontend.
+pub fn other_frontend(request: &BuildRequest, text: &[u8]) -> Option<rbuild_frontend::Diagnostic> {
+    crate::lower::other_frontend(&request.build_args, text)
 }
 
 /// Name, path (if it is a file) and bytes of the Dockerfile. The files of a `complete` context are somebody else's: their
@@ -126,7 +137,7 @@ fn not_read(path: &Path, source: std::io::Error) -> BuildError {
 }
 
 /// Reads a regular file of at most `max` bytes; FIFOs and devices are refused, so that nothing blocks.
-fn read_bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, max: u64) -> std::io::Result<Vec<u8>> {
     let invalid = |text: String| std::io::Error::new(ErrorKind::InvalidData, text);
     let meta = std::fs::metadata(path)?;
     if !meta.is_file() {

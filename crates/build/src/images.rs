@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use rbuild_event::Event;
 use rbuild_frontend::{ImageRequest, ResolveError, ResolvedImage, Resolver};
 use rbuild_oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference, media_type};
-use rbuild_op::{BlobFetcher, OpFailure, PulledLayer};
+use rbuild_op::{BlobFetcher, OpFailure, PulledLayer, Resolving};
 use rbuild_registry::{Blocking, Client, ClientConfig, RegistryError};
 use rbuild_solver::{OpError, StepContext};
 use rbuild_store::Store;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Prefix of the references that stand for OCI layouts given as named contexts; the context's name follows.
 pub(crate) const LAYOUT_SCHEME: &str = "oci-layout://";
@@ -37,6 +38,8 @@ enum Place {
 struct Found {
     resolved: ResolvedImage,
     layers: Vec<PulledLayer>,
+    /// The name with tag that was looked up, and what it names.
+    tag: Option<(String, Digest)>,
 }
 
 /// Finds base images and fetches their blobs.
@@ -46,6 +49,9 @@ pub(crate) struct Images {
     client: OnceLock<Client>,
     layouts: BTreeMap<String, (Layout, Option<crate::LayoutImage>)>,
     pull: bool,
+    resolving: Resolving,
+    /// The registry's own answer is wanted, not what was remembered.
+    asking: bool,
     runtime: tokio::runtime::Handle,
     known: Mutex<HashMap<ImageRequest, Arc<Result<Found, Failure>>>>,
     blobs: Mutex<HashMap<Digest, Place>>,
@@ -57,11 +63,13 @@ pub(crate) struct Images {
 struct Failure {
     message: String,
     registry: bool,
+    /// The registry has answered that there is no such image, or none for us.
+    absent: bool,
 }
 
 impl Failure {
     fn local(message: impl Into<String>) -> Self {
-        Self { message: message.into(), registry: false }
+        Self { message: message.into(), registry: false, absent: false }
     }
 }
 
@@ -73,7 +81,8 @@ impl From<rbuild_store::StoreError> for Failure {
 
 impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
-        Self { message: error.to_string(), registry: true }
+        let absent = matches!(error, RegistryError::NotFound { .. } | RegistryError::Denied { .. });
+        Self { message: error.to_string(), registry: true, absent }
     }
 }
 
@@ -87,6 +96,7 @@ impl Images {
         store: Store,
         config: ClientConfig,
         request: &BuildRequest,
+        resolving: Resolving,
         reporter: rbuild_event::Reporter,
     ) -> Self {
         let layouts = request.named_contexts.iter().filter_map(|(name, context)| match context {
@@ -99,11 +109,26 @@ impl Images {
             client: OnceLock::new(),
             layouts: layouts.collect(),
             pull: request.pull,
+            resolving,
+            asking: false,
             runtime: tokio::runtime::Handle::current(),
             known: Mutex::default(),
             blobs: Mutex::default(),
             reporter,
         }
+    }
+
+    /// The same for who wants to know what names are now, to write that down.
+    #[must_use]
+    pub(crate) fn asking(self) -> Self {
+        Self { asking: true, ..self }
+    }
+
+    /// What every name with a tag, and without a digest of its own, was found to name.
+    pub(crate) fn tags(&self) -> BTreeMap<String, Digest> {
+        let known = locked(&self.known);
+        let found = known.values().filter_map(|found| found.as_ref().as_ref().ok());
+        found.filter_map(|found| found.tag.clone()).collect()
     }
 
     /// The registry client, made when it is first needed.
@@ -123,9 +148,13 @@ impl Images {
         found.map(|found| (found.resolved.manifest, found.layers.clone())).collect()
     }
 
-    /// Whether some image was not found because of a registry.
-    pub(crate) fn registry_failed(&self) -> bool {
-        locked(&self.known).values().any(|found| matches!(&**found, Err(failure) if failure.registry))
+    /// Whether some image was not found because of a registry. An image that no registry has, and that is called almost
+    /// like one of the `stages`, is a mistake in the Dockerfile.
+    pub(crate) fn registry_failed(&self, stages: &[&str]) -> bool {
+        locked(&self.known).iter().any(|(request, found)| match &**found {
+            Err(failure) => failure.registry && !(failure.absent && is_near(&request.reference, stages)),
+            Ok(_) => false,
+        })
     }
 
     async fn find(&self, request: &ImageRequest) -> Arc<Result<Found, Failure>> {
@@ -148,9 +177,29 @@ impl Images {
             .reference
             .parse()
             .map_err(|error| Failure::local(format!("{}: {error}", request.reference)))?;
-        let reference = reference.with_default_tag();
+        let tagged = reference.with_default_tag();
+        if tagged.digest().is_some() {
+            return self.look_up_reference(tagged, request).await.map(|(found, _)| found);
+        }
+        let name = tagged.to_string();
+        let pin = self.resolving.image(&name).map_err(|error| Failure::local(error.to_string()))?;
+        let (mut found, digest) = match pin {
+            Some(digest) => (self.look_up_reference(tagged.with_digest(digest), request).await?.0, digest),
+            None => self.look_up_reference(tagged, request).await?,
+        };
+        found.tag = Some((name, digest));
+        Ok(found)
+    }
+
+    /// The image, and what the reference itself names: an index perhaps.
+    async fn look_up_reference(
+        &self,
+        reference: Reference,
+        request: &ImageRequest,
+    ) -> Result<(Found, Digest), Failure> {
         if let Some(descriptor) = self.in_store(&reference)? {
-            return self.load(&Place::Store, descriptor, request).await;
+            let digest = descriptor.digest;
+            return Ok((self.load(&Place::Store, descriptor, request).await?, digest));
         }
         self.look_up_remote(reference, request).await
     }
@@ -171,17 +220,26 @@ impl Images {
     }
 
     /// The registry is asked what a tag is now (C-019); if it cannot be reached, what it was last time is used.
-    async fn look_up_remote(&self, reference: Reference, request: &ImageRequest) -> Result<Found, Failure> {
-        let pinned = reference.digest().is_some();
+    async fn look_up_remote(
+        &self,
+        reference: Reference,
+        request: &ImageRequest,
+    ) -> Result<(Found, Digest), Failure> {
         let remembered = self.store.resolution(&reference, &request.platform)?;
         let remembered = remembered.filter(|known| self.store.blob_path(&known.descriptor.digest).exists());
         let place = Place::Registry(reference.clone());
-        if let Some(known) = remembered.as_ref().filter(|_| pinned) {
-            return self.load(&place, known.descriptor.clone(), request).await;
+        let settled = remembered.as_ref().filter(|known| self.need_not_ask(&reference, known.resolved));
+        if let Some(known) = settled {
+            let digest = reference.digest().unwrap_or(known.descriptor.digest);
+            return Ok((self.load(&place, known.descriptor.clone(), request).await?, digest));
+        }
+        if self.resolving.offline {
+            let missing = OpFailure::Offline(reference.to_string());
+            return Err(Failure { message: missing.to_string(), registry: true, absent: false });
         }
         let descriptor = match self.client().resolve_descriptor(&reference).await {
             Ok(descriptor) => descriptor,
-            Err(error) => match remembered.filter(|_| !self.pull && is_unreachable(&error)) {
+            Err(error) => match remembered.filter(|_| !self.pull && !self.asking && is_unreachable(&error)) {
                 Some(known) => {
                     let text = format!("{error}; using what {reference} was when it was last resolved");
                     self.reporter.report(Event::Warning { text });
@@ -190,6 +248,7 @@ impl Images {
                 None => return Err(error.into()),
             },
         };
+        let digest = descriptor.digest;
         let found = self.load(&place, descriptor, request).await?;
         let manifest = Descriptor::new(
             media_type::OCI_MANIFEST,
@@ -199,7 +258,15 @@ impl Images {
         self.store.remember_resolution(&reference, &request.platform, &manifest)?;
         let blobs: Vec<Digest> = found.layers.iter().map(|layer| layer.descriptor.digest).collect();
         self.store.remember_blob_sources(&blobs, &reference.name())?;
-        Ok(found)
+        Ok((found, digest))
+    }
+
+    /// Whether what is remembered of a reference is enough: a digest cannot change, and a tag was asked for just now.
+    fn need_not_ask(&self, reference: &Reference, asked: i64) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs().cast_signed());
+        reference.digest().is_some()
+            || (!self.pull && !self.asking && self.resolving.is_fresh(asked, now))
+            || self.resolving.offline
     }
 
     /// Reads manifest and config, following indexes to the platform.
@@ -268,7 +335,7 @@ impl Images {
         for layer in &layers {
             blobs.insert(layer.descriptor.digest, place.clone());
         }
-        Ok(Found { resolved: ResolvedImage { manifest: descriptor.digest, config }, layers })
+        Ok(Found { resolved: ResolvedImage { manifest: descriptor.digest, config }, layers, tag: None })
     }
 
     /// A manifest, index or config, verified; what comes from elsewhere is kept in the store.
@@ -281,6 +348,10 @@ impl Images {
                 return Err(Failure::local(format!("blob {} is missing in the store", descriptor.digest)));
             }
             Place::Layout(layout) => layout.document(descriptor).map_err(Failure::local)?,
+            Place::Registry(reference) if self.resolving.offline => {
+                let missing = OpFailure::Offline(format!("{} of {reference}", descriptor.digest));
+                return Err(Failure { message: missing.to_string(), registry: true, absent: false });
+            }
             Place::Registry(reference) => {
                 let kind = &descriptor.media_type;
                 if media_type::is_index(kind) || media_type::is_manifest(kind) {
@@ -319,6 +390,9 @@ impl Images {
         blob: &Descriptor,
         step: &StepContext,
     ) -> Result<(), OpError> {
+        if self.resolving.offline {
+            return Err(OpFailure::Offline(format!("layer {} of {reference}", blob.digest)).into());
+        }
         let writer = self.store.ingest_unhashed()?;
         let mut sink = Blocking(writer);
         let progress = transfer_progress(blob, step);
@@ -343,6 +417,13 @@ pub(crate) fn transfer_progress(blob: &Descriptor, step: &StepContext) -> impl F
             step.reporter.report(Event::Status { vertex, name, current, total, done });
         }
     }
+}
+
+/// Whether an image's name is that of a stage with a slip in it.
+fn is_near(reference: &str, stages: &[&str]) -> bool {
+    let Ok(reference) = reference.parse::<Reference>() else { return false };
+    let familiar = reference.without_tag().familiar();
+    rbuild_frontend::suggest::suggest(&familiar, stages.iter().copied(), false).is_some()
 }
 
 /// Whether an error means that nobody answered, rather than that the answer was no.

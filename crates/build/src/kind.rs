@@ -67,8 +67,12 @@ fn of_operation(failure: &OpFailure) -> ErrorKind {
         | OpFailure::WrongCommit { .. }
         | OpFailure::NoGitReference { .. }
         | OpFailure::NoGitDirectory { .. }
+        | OpFailure::Offline(_)
+        | OpFailure::NotAsLocked { .. }
         | OpFailure::Git { .. } => ErrorKind::Registry,
-        OpFailure::BadGitReference { .. } | OpFailure::BadSecret(_) => ErrorKind::Usage,
+        OpFailure::BadGitReference { .. } | OpFailure::BadSecret(_) | OpFailure::NotLocked(_) => {
+            ErrorKind::Usage
+        }
         OpFailure::NoGit(_) => ErrorKind::Environment,
     }
 }

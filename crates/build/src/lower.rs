@@ -17,6 +17,9 @@ use rbuild_tree::TreePath;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
+/// Magic build argument: the frontend, whatever the Dockerfile says.
+const SYNTAX_ARG: &str = "BUILDKIT_SYNTAX";
+
 /// A Dockerfile as a build would see it, without anything done.
 #[derive(Debug)]
 pub struct Examined {
@@ -54,12 +57,16 @@ pub async fn examine(
     let _lease = store.lease()?;
     let mut request = request.clone();
     let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
+    let remote = remote.resolving(crate::remote::resolving(&request));
     let cancel = CancellationToken::new();
     let fetched = crate::remote::fetch(&mut request, &remote, &store, reporter, &cancel).await?;
     let inputs = read_inputs(&request, fetched.main, &store)?;
-    let images = Arc::new(Images::new(store, environment.registry.clone(), &request, reporter.clone()));
+    let resolving = crate::lockfile::resolving(&request, &inputs)?;
+    let images = Images::new(store, environment.registry.clone(), &request, resolving, reporter.clone());
+    let images = Arc::new(images);
     let options = LowerOptions { all_stages, ..options(&request, &inputs) };
     let (dockerfile, lowered) = lowered(options, &inputs, &images).await?;
+    let registry_failed = images.registry_failed(&stage_names(&dockerfile));
     Ok(Examined {
         name: inputs.name.clone(),
         text: String::from_utf8_lossy(&inputs.text).into_owned(),
@@ -67,7 +74,7 @@ pub async fn examine(
         definition: lowered.definition,
         diagnostics: lowered.diagnostics,
         outline: lowered.outline,
-        registry_failed: images.registry_failed(),
+        registry_failed,
     })
 }
 
@@ -78,11 +85,34 @@ pub(crate) async fn definition(
     images: &Arc<Images>,
     reporter: &Reporter,
 ) -> Result<Definition, BuildError> {
-    let (_, lowered) = lowered(options(request, inputs), inputs, images).await?;
+    let (dockerfile, lowered) = lowered(options(request, inputs), inputs, images).await?;
     for warning in lowered.diagnostics.iter().filter(|diagnostic| !diagnostic.is_error()) {
         reporter.report(Event::Warning { text: one_line(warning) });
     }
-    lowered.definition.ok_or_else(|| refused(&lowered.diagnostics, inputs, images))
+    lowered.definition.ok_or_else(|| {
+        refused(&lowered.diagnostics, inputs, images.registry_failed(&stage_names(&dockerfile)))
+    })
+}
+
+/// Refuses a Dockerfile that another frontend should read, from what the file or the build arguments say.
+pub(crate) fn other_frontend(build_args: &[(String, String)], text: &[u8]) -> Option<Diagnostic> {
+    let given = build_args.iter().rev().find(|(name, _)| name == SYNTAX_ARG).map(|(_, value)| value.trim());
+    rbuild_frontend::check_syntax(text, given.filter(|value| !value.is_empty()))
+}
+
+/// Lowers every stage.
+pub(crate) async fn all_stages(
+    request: &BuildRequest,
+    inputs: &Inputs,
+    images: &Arc<Images>,
+) -> Result<Lowered, BuildError> {
+    let options = LowerOptions { all_stages: true, ..options(request, inputs) };
+    let (dockerfile, lowered) = lowered(options, inputs, images).await?;
+    if lowered.diagnostics.iter().any(Diagnostic::is_error) {
+        let registry_failed = images.registry_failed(&stage_names(&dockerfile));
+        return Err(refused(&lowered.diagnostics, inputs, registry_failed));
+    }
+    Ok(lowered)
 }
 
 async fn lowered(
@@ -90,6 +120,9 @@ async fn lowered(
     inputs: &Inputs,
     images: &Arc<Images>,
 ) -> Result<(Dockerfile, Lowered), BuildError> {
+    if let Some(refusal) = other_frontend(&options.build_args, &inputs.text) {
+        return Ok((Dockerfile::default(), Lowered { diagnostics: vec![refusal], ..Lowered::default() }));
+    }
     let (dockerfile, mut diagnostics) = rbuild_frontend::parse(&inputs.text);
     if diagnostics.iter().any(Diagnostic::is_error) {
         diagnostics.extend(rbuild_frontend::syntax_warnings(&dockerfile, &diagnostics, &options));
@@ -107,6 +140,10 @@ async fn lowered(
         joined.map_err(|error| BuildError::Internal(format!("lowering failed: {error}")))?;
     lowered.diagnostics.extend(diagnostics);
     Ok((dockerfile, lowered))
+}
+
+fn stage_names(dockerfile: &Dockerfile) -> Vec<&str> {
+    dockerfile.stages.iter().filter_map(|stage| stage.name.as_deref()).collect()
 }
 
 /// The ignore file for the check CopyIgnoredFile.
@@ -150,13 +187,13 @@ fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
 }
 
 /// All errors of the file, rendered one below the other.
-fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, images: &Images) -> BuildError {
+fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, registry_failed: bool) -> BuildError {
     let text = String::from_utf8_lossy(&inputs.text);
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
     let rendered: Vec<String> =
         errors.map(|error| rbuild_frontend::render(error, &inputs.name, &text)).collect();
     let message = rendered.join("\n");
-    if images.registry_failed() {
+    if registry_failed {
         return BuildError::Image { message, registry: true };
     }
     BuildError::Dockerfile(message)

@@ -39,6 +39,13 @@ pub(crate) fn writes_image(output: &Output) -> bool {
     matches!(output, Output::Oci { .. } | Output::Docker(_))
 }
 
+/// Whether the image is meant for the store, and not only for somewhere else.
+pub(crate) fn keeps_image(outputs: &[Output]) -> bool {
+    let is_kept =
+        |output: &Output| matches!(output, Output::Image { push: false, .. } | Output::Docker(None));
+    outputs.is_empty() || outputs.iter().any(is_kept)
+}
+
 /// What the progress view calls it.
 pub(crate) fn title(output: &Output) -> &'static str {
     match output {
@@ -63,13 +70,13 @@ pub(crate) async fn write(
         Output::Docker(Some(dest)) => write_image(build, dest.clone(), Form::Docker).await,
         Output::Local(dir) => {
             let view = view(build, step).await?;
-            let dir = dir.clone();
+            let (dir, epoch) = (dir.clone(), build.epoch);
             std::fs::create_dir_all(&dir).map_err(|source| BuildError::Io {
                 action: "cannot create",
                 path: dir.display().to_string(),
                 source,
             })?;
-            on_thread(move || Ok(rbuild_snapshot::export_tree(&*view, &dir)?)).await
+            on_thread(move || Ok(rbuild_snapshot::export_tree(&*view, &dir, epoch)?)).await
         }
         Output::Tar(dest) => {
             let view = view(build, step).await?;

@@ -5,7 +5,7 @@ use crate::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext
 use rbuild_event::{Event, Reporter};
 use rbuild_frontend::gitref::{GitRef, GitRefError};
 use rbuild_ir::{HttpOp, RemoteUrl};
-use rbuild_op::{HttpFile, Remote};
+use rbuild_op::{HttpFile, Remote, Resolving};
 use rbuild_solver::{OpError, StepContext};
 use rbuild_store::{LayerIngest, Store};
 use std::collections::BTreeMap;
@@ -26,6 +26,12 @@ pub(crate) struct FetchedContexts {
     pub(crate) named: BTreeMap<String, PathBuf>,
     /// Directories that go with the build.
     _staged: Vec<LayerIngest>,
+}
+
+/// How contexts are found: a lock is known only when the Dockerfile is.
+pub(crate) fn resolving(request: &BuildRequest) -> Resolving {
+    let max_age = request.max_resolution_age;
+    Resolving { offline: request.offline, max_age, ..Resolving::default() }
 }
 
 /// Replaces everything in the request that is to be fetched by what was fetched.

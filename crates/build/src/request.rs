@@ -1,6 +1,7 @@
 //! What a build is asked to do, resolved: nothing here looks at the environment or the terminal.
 
 use crate::cache::{CacheExport, CacheImport};
+use rbuild_context::Modes;
 use rbuild_ir::{NetworkMode, RemoteUrl};
 use rbuild_layer::Compression;
 use rbuild_oci::{Digest, Platform, Reference};
@@ -33,6 +34,14 @@ pub struct BuildRequest {
     pub no_cache: NoCache,
     /// `--pull`: ask the registry for base images even if the store has them.
     pub pull: bool,
+    /// `--offline`: make no request.
+    pub offline: bool,
+    /// `--locked`: whatever moves must be in the lock file.
+    pub locked: bool,
+    /// `--lock-file`; by default it is looked for beside the Dockerfile.
+    pub lock_file: Option<PathBuf>,
+    /// `--max-resolution-age`: how old an answer about a tag, URL or branch may be.
+    pub max_resolution_age: Duration,
     /// `--push`: push every tag.
     pub push: bool,
     /// `-o`.
@@ -53,6 +62,8 @@ pub struct BuildRequest {
     pub max_parallelism: Option<usize>,
     /// Whether digests of unchanged context files may come from the stat cache.
     pub stat_cache: bool,
+    /// Which modes the files of directories, archives and checkouts that are contexts have.
+    pub context_modes: Modes,
     /// How new layers are packed.
     pub compression: Compression,
     /// `--cache-from`.

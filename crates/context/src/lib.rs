@@ -11,6 +11,6 @@ mod stat_cache;
 
 pub use filter::{Everything, Filter};
 pub use ignore::{Ignore, IgnoreError};
-pub use local::LocalContext;
+pub use local::{LocalContext, Modes};
 pub use pattern::{Matcher, PatternError};
 pub use stat_cache::StatCache;

@@ -15,6 +15,25 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Which modes a context's files have (`--context-modes`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Modes {
+    /// As they are on disk.
+    #[default]
+    Keep,
+    /// Those that git would give them, so that a checkout's umask reaches neither keys nor images: regular files 0644 or, if
+    /// their owner may execute them, 0755, and directories 0755. All else keeps its mode.
+    Git,
+}
+
+impl Modes {
+    fn apply(self, meta: &mut Metadata) {
+        if self == Modes::Git && matches!(meta.kind, FileKind::Regular | FileKind::Directory) {
+            meta.mode = if meta.is_dir() || meta.mode & 0o100 != 0 { 0o755 } else { 0o644 };
+        }
+    }
+}
+
 /// A local build context as a [`Tree`]: what .dockerignore excludes does not exist in it.
 ///
 /// A directory that is excluded itself exists exactly when something below it is included again.
@@ -24,6 +43,7 @@ pub struct LocalContext {
     cache: Option<StatCache>,
     memo: Mutex<Memo>,
     reset_owner: bool,
+    modes: Modes,
 }
 
 impl LocalContext {
@@ -33,7 +53,14 @@ impl LocalContext {
         filter: Option<Arc<dyn Filter>>,
         cache: Option<StatCache>,
     ) -> io::Result<Self> {
-        Ok(Self { tree: DirTree::open(dir)?, filter, cache, memo: Mutex::default(), reset_owner: false })
+        Ok(Self {
+            tree: DirTree::open(dir)?,
+            filter,
+            cache,
+            memo: Mutex::default(),
+            reset_owner: false,
+            modes: Modes::Keep,
+        })
     }
 
     /// Writes the digests found since the context was opened to the stat cache; `false` if there was nothing new.
@@ -97,6 +124,12 @@ impl LocalContext {
         self
     }
 
+    /// Which modes its files and directories are shown with.
+    pub fn modes(mut self, modes: Modes) -> Self {
+        self.modes = modes;
+        self
+    }
+
     /// The whole directory, without filter and with real owners: for reading the Dockerfile and .dockerignore, which
     /// may be excluded from the context.
     pub fn unfiltered(&self) -> &DirTree {
@@ -129,6 +162,7 @@ impl LocalContext {
         if self.reset_owner {
             (meta.uid, meta.gid) = (0, 0);
         }
+        self.modes.apply(&mut meta);
         meta
     }
 

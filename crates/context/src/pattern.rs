@@ -4,6 +4,7 @@ mod compile;
 
 use crate::glob::Glob;
 use compile::{Compiled, compile};
+pub use rbuild_oci::clean_path as clean;
 use regex::Regex;
 
 /// Most patterns one matcher takes.
@@ -183,27 +184,6 @@ impl Pattern {
             }
         }
         pattern.next().is_some()
-    }
-}
-
-/// The shortest path lexically equal to `path`, as Go's `filepath.Clean` makes it; `.` for an empty one.
-pub fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if rooted => {}
-            part => parts.push(part),
-        }
-    }
-    match (rooted, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => parts.join("/"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use rbuild_context::{Filter, LocalContext, StatCache};
+use rbuild_context::{Filter, LocalContext, Modes, StatCache};
 use rbuild_oci::Digest;
 use rbuild_tree::{FileKind, Tree, TreePath};
 use std::path::Path;
@@ -140,4 +140,34 @@ fn owners_are_reset_when_asked() {
         assert_eq!((single.uid, single.gid), owner);
         assert_eq!(walked, single);
     }
+}
+
+/// `--context-modes=git`: the umask of whoever made the files does not show, whether the owner may execute them does.
+#[test]
+fn modes_as_git_has_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let shown = |modes: Modes, umask: u32| {
+        let tmp = tempfile::tempdir().unwrap();
+        for (name, mode) in [("dir", 0o777), ("dir/file", 0o666), ("dir/run", 0o4777), ("group", 0o676)] {
+            let path = tmp.path().join(name);
+            match name {
+                "dir" => std::fs::create_dir(&path).unwrap(),
+                _ => std::fs::write(&path, name).unwrap(),
+            }
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode & !umask)).unwrap();
+        }
+        std::os::unix::fs::symlink("file", tmp.path().join("dir/link")).unwrap();
+        let context = LocalContext::open(tmp.path(), None, None).unwrap().modes(modes);
+        let walked = context.walk(&path("")).unwrap();
+        for (path, meta) in &walked {
+            assert_eq!(context.lstat(path).unwrap().unwrap().mode, meta.mode, "{path}");
+        }
+        walked.iter().map(|(path, meta)| format!("{path} {:o}", meta.mode)).collect::<Vec<_>>()
+    };
+    let git = ["/dir 755", "/dir/file 644", "/dir/link 777", "/dir/run 755", "/group 644"];
+    for umask in [0o002, 0o022, 0o077, 0] {
+        assert_eq!(shown(Modes::Git, umask), git, "umask {umask:o}");
+    }
+    let kept = ["/dir 700", "/dir/file 600", "/dir/link 777", "/dir/run 4700", "/group 600"];
+    assert_eq!(shown(Modes::Keep, 0o077), kept);
 }

@@ -29,6 +29,16 @@ pub enum CopyError {
     /// A parent of the destination is not a directory.
     #[error("mkdir {0}: not a directory")]
     ParentNotDirectory(TreePath),
+    /// A hard link of an archive names nothing that could have another name.
+    #[error(
+        "cannot unpack {path}: its hard link target {target} is no file, neither of the archive nor of the destination"
+    )]
+    LinkTarget {
+        /// The link.
+        path: TreePath,
+        /// What it should be another name of.
+        target: TreePath,
+    },
     /// A source or destination is no path.
     #[error("invalid path `{path}`: {reason}")]
     BadPath {

@@ -194,7 +194,7 @@ impl<'a> Placer<'a> {
 
     fn group(&self, entry: &Selected, linked: &HashSet<&TreePath>) -> Option<Group> {
         let first = entry.hard_link_to.as_ref().or_else(|| linked.get(&entry.dest).copied())?;
-        Some((self.number, Arc::new(first.clone())))
+        Some(Group::Source(self.number, Arc::new(first.clone())))
     }
 }
 

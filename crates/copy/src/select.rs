@@ -36,9 +36,6 @@ pub struct SelectOptions<'a> {
     pub exclude: Option<&'a Matcher>,
     /// `--parents`.
     pub parents: bool,
-    /// Gives every file mode 0644 or, when its owner may execute it, 0755, and every directory 0755, as git does, before
-    /// --chmod: a checkout's umask then neither reaches the key nor the image.
-    pub git_modes: bool,
     /// Asked when a source does not exist, to say why.
     pub excluded_by: Option<ExcludedBy<'a>>,
 }
@@ -106,21 +103,9 @@ pub fn select_inline(
     Ok(Selection { roots: vec![root] })
 }
 
-/// The contents of an archive that was unpacked to `staged`. `implied` tells of a directory whether the archive has
-/// no entry for it: then one that exists in the destination stays as it is. --chmod does not apply.
-pub fn select_archive(
-    staged: &dyn Tree,
-    implied: &dyn Fn(&TreePath) -> bool,
-    ownership: Ownership,
-) -> Result<Selection, CopyError> {
-    let options = SelectOptions { ownership, ..SelectOptions::default() };
-    let mut entries = below(staged, &TreePath::root(), None, &options)?;
-    for entry in &mut entries {
-        entry.implied = entry.meta.is_dir() && implied(&entry.dest);
-    }
-    let mut roots = vec![Root { kind: RootKind::Archive, mtime: Timestamp::default(), entries }];
-    fill_data(staged, &mut roots)?;
-    Ok(Selection { roots })
+/// The contents of an archive, in its order. --chmod does not apply, --chown does when they are placed.
+pub fn select_archive(entries: Vec<Selected>) -> Selection {
+    Selection { roots: vec![Root { kind: RootKind::Archive, mtime: Timestamp::default(), entries }] }
 }
 
 /// Splits a `--parents` source at `/./`: what is left out of the destination, and the pattern of what is kept.
@@ -167,9 +152,6 @@ fn selected(
 ) -> Selected {
     if let Ownership::Set(uid, gid) = options.ownership {
         (meta.uid, meta.gid) = (uid, gid);
-    }
-    if options.git_modes && matches!(meta.kind, FileKind::Regular | FileKind::Directory) {
-        meta.mode = if meta.is_dir() || meta.mode & 0o100 != 0 { 0o755 } else { 0o644 };
     }
     if let Some(chmod) = options.chmod.filter(|_| meta.kind != FileKind::Symlink) {
         meta.mode = chmod.apply(meta.mode, meta.is_dir());

@@ -21,7 +21,8 @@ pub struct Root {
     pub kind: RootKind,
     /// Modification time of the source directory, for a destination that is made for its contents.
     pub mtime: Timestamp,
-    /// What is copied, in [`TreePath`] order of `dest`, each path once, a directory before what it holds.
+    /// What is copied, in [`TreePath`] order of `dest`, each path once, a directory before what it holds; of an archive
+    /// what it says, in its order.
     pub entries: Vec<Selected>,
 }
 
@@ -51,10 +52,11 @@ pub struct Selected {
     pub meta: Metadata,
     /// The bytes of a regular file.
     pub data: Option<DataRef>,
-    /// `dest` of an earlier entry of the same root that this is a hard link to.
+    /// `dest` of an earlier entry of the same root that this is a hard link to; in an archive it may also be a file of the
+    /// destination.
     pub hard_link_to: Option<TreePath>,
     /// A directory that is copied only because of what it holds. Its metadata does not change the owner and time of a
-    /// directory that exists in the destination, of an archive not even the mode.
+    /// directory that exists in the destination.
     pub implied: bool,
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn check_layer(layer: &[LayerEntry], lower: Option<&MemTree>) {
             let regular = meta.kind == FileKind::Regular;
             assert_eq!(data.is_some(), regular && hard_link_to.is_none(), "{}", entry.path);
             if let Some(first) = hard_link_to {
-                assert_eq!(seen.get(first), Some(&FileKind::Regular));
+                assert_eq!(seen.get(first), Some(&meta.kind));
             }
             seen.insert(entry.path.clone(), meta.kind);
         }

@@ -10,8 +10,14 @@ use std::ffi::OsString;
 use std::io as std_io;
 use std::sync::Arc;
 
-/// Marks nodes that are names of one file: the number of the root they come from and the first name there.
-pub(crate) type Group = (usize, Arc<TreePath>);
+/// Marks nodes that are names of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Group {
+    /// They are one file in the source: the number of the root they come from and the first name there.
+    Source(usize, Arc<TreePath>),
+    /// An archive linked them in the destination: the place in [`View::linked`].
+    Linked(usize),
+}
 
 /// An entry that the instruction writes.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(crate) struct View<'a> {
     lower: Option<&'a dyn Tree>,
     nodes: Vec<Node>,
     index: HashMap<TreePath, usize>,
+    /// Owner, mode and time of the files of [`Group::Linked`]: those that the last link gave them.
+    linked: Vec<Metadata>,
 }
 
 /// What a path inside a directory can be found with, without asking the lower tree for each.
@@ -47,7 +55,7 @@ pub(crate) enum Children {
 impl<'a> View<'a> {
     /// With no lower tree everything is new.
     pub(crate) fn new(lower: Option<&'a dyn Tree>) -> Self {
-        Self { lower, nodes: Vec::new(), index: HashMap::new() }
+        Self { lower, nodes: Vec::new(), index: HashMap::new(), linked: Vec::new() }
     }
 
     pub(crate) fn node(&self, path: &TreePath) -> Option<&Node> {
@@ -150,6 +158,51 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Makes `path`, where `existing` is now, another name of the file `target`, and gives that one file the owner, mode and
+    /// time of `meta`; of a symlink only the owner. `Ok(false)` when `target` is no file.
+    pub(crate) fn link(
+        &mut self,
+        path: TreePath,
+        meta: &Metadata,
+        target: &TreePath,
+        existing: Option<Metadata>,
+    ) -> Result<bool, CopyError> {
+        let Some(found) = self.stat(target)?.filter(|found| !found.is_dir() && *target != path) else {
+            return Ok(false);
+        };
+        let node = match self.index.get(target) {
+            Some(node) => *node,
+            None => {
+                let data = match (found.kind, self.lower) {
+                    (FileKind::Regular, Some(lower)) => {
+                        Some(lower.data_ref(target, &found).map_err(io("read", target))?)
+                    }
+                    _ => None,
+                };
+                self.put(target.clone(), found.clone(), data, None, Some(found.clone()));
+                self.nodes.len() - 1
+            }
+        };
+        let shared = match found.kind {
+            FileKind::Symlink => Metadata { uid: meta.uid, gid: meta.gid, ..found },
+            _ => Metadata { uid: meta.uid, gid: meta.gid, mode: meta.mode, mtime: meta.mtime, ..found },
+        };
+        let group = match self.nodes[node].group {
+            Some(Group::Linked(place)) => {
+                self.linked[place] = shared.clone();
+                place
+            }
+            _ => {
+                self.linked.push(shared.clone());
+                self.linked.len() - 1
+            }
+        };
+        self.nodes[node].group = Some(Group::Linked(group));
+        let data = self.nodes[node].data.clone();
+        self.put(path, shared, data, Some(Group::Linked(group)), existing);
+        Ok(true)
+    }
+
     /// Forgets what was written below `path`, which stops being a directory.
     pub(crate) fn clear_below(&mut self, path: &TreePath) {
         for node in &mut self.nodes {
@@ -195,6 +248,11 @@ impl<'a> View<'a> {
                 continue;
             };
             let opaque = node.fresh && node.lower.as_ref().is_some_and(Metadata::is_dir);
+            if let Some(Group::Linked(place)) = &node.group {
+                let shared = &self.linked[*place];
+                (node.meta.uid, node.meta.gid) = (shared.uid, shared.gid);
+                (node.meta.mode, node.meta.mtime) = (shared.mode, shared.mtime);
+            }
             let first = node.group.take().and_then(|group| match first_names.entry(group) {
                 std::collections::hash_map::Entry::Occupied(first) => Some(first.get().clone()),
                 std::collections::hash_map::Entry::Vacant(free) => {
@@ -214,6 +272,10 @@ impl<'a> View<'a> {
     /// Whether the lower tree has the same entry: same type, mode, owner, size and time (a directory's time does not count), and
     /// the same bytes.
     fn unchanged(&self, node: &Node) -> Result<bool, CopyError> {
+        // A file that an archive links to gets another name, which the layer can only give to what it holds.
+        if matches!(node.group, Some(Group::Linked(_))) {
+            return Ok(false);
+        }
         let (Some(lower), Some(tree)) = (&node.lower, self.lower) else { return Ok(false) };
         let new = &node.meta;
         let same = new.kind == lower.kind

@@ -1,27 +1,34 @@
 //! Archives that users ADD (features.md ).
 
 use crate::unpack::{self, Limits, list, open_real};
-use crate::{DecompressError, TarReader, UnpackError, decompress_sniffed};
+use crate::{DecompressError, TarError, TarReader, UnpackError, decompress_sniffed};
 use rbuild_oci::Digest;
 use rbuild_tree::{
     DataRef, DataSource, FileKind, LayerEntry, LayerEntryKind, Metadata, Timestamp, TreePath, Xattrs,
 };
 use rustix::fs::{AtFlags, FileType, Stat};
 use std::collections::HashMap;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// Whether ADD would unpack this file: decompressed by what its first bytes are, it begins with a valid tar header. Empty
-/// and broken files are no archives. A bzip2 or xz file is an error: what is in it cannot be known yet.
+/// and broken files are no archives.
+///
+/// # Errors
+/// The file cannot be read, or its compression wants more memory than is given to it, so that nobody knows what is in it.
 pub fn is_archive(reader: impl Read) -> Result<bool, DecompressError> {
     let reader = match decompress_sniffed(reader) {
         Ok(reader) => reader,
-        Err(error @ DecompressError::Unsupported(_)) => return Err(error),
         Err(DecompressError::Io(e)) => return Err(DecompressError::Io(e)),
         Err(DecompressError::Mismatch { .. }) => return Ok(false),
     };
-    Ok(matches!(TarReader::new(BufReader::new(reader)).next_entry(), Ok(Some(_))))
+    match TarReader::new(BufReader::new(reader)).next_entry() {
+        Err(TarError::Io(e)) if e.raw_os_error().is_some() || e.kind() == ErrorKind::OutOfMemory => {
+            Err(DecompressError::Io(e))
+        }
+        first => Ok(matches!(first, Ok(Some(_)))),
+    }
 }
 
 /// A user's archive that was unpacked.
@@ -33,7 +40,7 @@ pub struct UnpackedArchive {
     pub implied_parents: Vec<TreePath>,
 }
 
-/// Extracts an archive (tar, optionally gzip or zstd) into `staging`, an empty directory, and gives what is in it as
+/// Extracts an archive (tar, optionally compressed with gzip, bzip2, xz or zstd) into `staging`, an empty directory, and gives what is in it as
 /// entries. Whiteout names have no meaning
 /// here; everything else is as in [`crate::unpack_layer`]. The archive's entry for its own root, if any, is left out.
 pub fn unpack_archive(

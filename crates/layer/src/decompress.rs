@@ -1,12 +1,18 @@
 //! Compressed streams to their bytes.
 
 use crate::DecompressError;
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::GzDecoder;
+use lzma_rust2::XzReader;
 use std::io::{self, BufRead, BufReader, Read};
 
 /// Largest window a zstd frame may ask for, as a power of two: 128 MiB, what RFC 8878 calls reasonable at most for
 /// untrusted data at its upper end and what `zstd --long=27` uses.
 pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+
+/// Most memory that an xz stream may ask for, in KiB: a dictionary of 128 MiB (`xz -9` makes 64 MiB) and what the
+/// decoder needs beside it. A bzip2 stream never needs more than 4 MiB.
+pub const MAX_XZ_MEMORY_KIB: u32 = (128 << 10) + 256;
 
 /// Bytes read ahead from the compressed stream.
 const BUFFER: usize = 128 << 10;
@@ -20,9 +26,9 @@ pub enum Codec {
     Gzip,
     /// RFC 8878, one or more frames.
     Zstd,
-    /// Recognised, not yet read.
+    /// bzip2, one or more streams.
     Bzip2,
-    /// Recognised, not yet read.
+    /// The .xz format 1.2, one or more streams with padding between them.
     Xz,
 }
 
@@ -94,7 +100,10 @@ fn peek<R: Read>(mut reader: R) -> Result<(Peeked<R>, Vec<u8>), DecompressError>
 /// The decompressed bytes of a stream; made by [`decompress`] and [`decompress_sniffed`].
 ///
 /// After the last gzip member only zero bytes may follow (tape padding); any other trailing byte is an error, as it is for
-/// Go's and Docker's readers. A truncated stream is an error, never a short read.
+/// Go's and Docker's readers. A truncated stream is an error, never a short read; after an error nothing more is read.
+///
+/// A stream that wants more memory than [`MAX_ZSTD_WINDOW_LOG`] and [`MAX_XZ_MEMORY_KIB`] allow gives an error of kind
+/// [`io::ErrorKind::OutOfMemory`].
 pub struct Decompressor<R: Read>(Inner<R>);
 
 enum Inner<R: Read> {
@@ -102,6 +111,10 @@ enum Inner<R: Read> {
     /// `None` only while a member is exchanged.
     Gzip(Option<Box<GzDecoder<Peeked<R>>>>),
     Zstd(zstd::Decoder<'static, Peeked<R>>),
+    Bzip2(Box<MultiBzDecoder<Peeked<R>>>),
+    Xz(Box<XzReader<Peeked<R>>>),
+    /// There was an error. What the decoder would go on with is not the data.
+    Failed(Codec),
 }
 
 impl<R: Read> Decompressor<R> {
@@ -114,7 +127,8 @@ impl<R: Read> Decompressor<R> {
                 decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
                 Inner::Zstd(decoder)
             }
-            Codec::Bzip2 | Codec::Xz => return Err(DecompressError::Unsupported(codec.name())),
+            Codec::Bzip2 => Inner::Bzip2(Box::new(MultiBzDecoder::new(reader))),
+            Codec::Xz => Inner::Xz(Box::new(XzReader::new_mem_limit(reader, true, MAX_XZ_MEMORY_KIB))),
         }))
     }
 
@@ -124,6 +138,9 @@ impl<R: Read> Decompressor<R> {
             Inner::Plain(_) => Codec::Plain,
             Inner::Gzip(_) => Codec::Gzip,
             Inner::Zstd(_) => Codec::Zstd,
+            Inner::Bzip2(_) => Codec::Bzip2,
+            Inner::Xz(_) => Codec::Xz,
+            Inner::Failed(codec) => codec,
         }
     }
 }
@@ -133,10 +150,27 @@ impl<R: Read> Read for Decompressor<R> {
         if buf.is_empty() {
             return Ok(0);
         }
-        match &mut self.0 {
-            Inner::Plain(reader) => reader.read(buf),
-            Inner::Zstd(decoder) => decoder.read(buf),
-            Inner::Gzip(slot) => loop {
+        let result = self.0.read(buf);
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                let codec = self.codec();
+                self.0 = Inner::Failed(codec);
+                Err(explained(codec, error))
+            }
+            other => other,
+        }
+    }
+}
+
+impl<R: Read> Inner<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(reader) => reader.read(buf),
+            Self::Zstd(decoder) => decoder.read(buf),
+            Self::Bzip2(decoder) => decoder.read(buf),
+            Self::Xz(decoder) => decoder.read(buf),
+            Self::Failed(codec) => Err(io::Error::other(format!("the {} data is damaged", codec.name()))),
+            Self::Gzip(slot) => loop {
                 let Some(decoder) = slot else { return Ok(0) };
                 let n = decoder.read(buf)?;
                 if n > 0 {
@@ -149,6 +183,22 @@ impl<R: Read> Read for Decompressor<R> {
             },
         }
     }
+}
+
+/// What a decoder says, with the name of the format; what the system says stays as it is.
+fn explained(codec: Codec, error: io::Error) -> io::Error {
+    if error.raw_os_error().is_some() || codec == Codec::Plain {
+        return error;
+    }
+    // The text is that of zstd's `ZSTD_error_frameParameter_windowTooLarge`, which has no other mark.
+    let too_much = error.kind() == io::ErrorKind::OutOfMemory
+        || codec == Codec::Zstd && error.to_string().contains("too much memory");
+    if too_much {
+        let text =
+            format!("the {} data needs more than 128 MiB to decompress; use a smaller window", codec.name());
+        return io::Error::new(io::ErrorKind::OutOfMemory, text);
+    }
+    io::Error::new(error.kind(), format!("bad {} data: {error}", codec.name()))
 }
 
 /// What follows a gzip member: another one, or padding and the end.

@@ -98,9 +98,6 @@ pub enum DecompressError {
     /// Reading failed.
     #[error("cannot read compressed data: {0}")]
     Io(#[from] io::Error),
-    /// The format is known but cannot be read.
-    #[error("{0} data is not supported yet; use gzip, zstd or an uncompressed archive")]
-    Unsupported(&'static str),
     /// The bytes are not what the media type says.
     #[error("the data is not {expected} although its media type `{media_type}` says so")]
     Mismatch {

@@ -5,7 +5,7 @@
 //!   on the entries and the options alone (DESIGN promise 3), and every file is hashed again while it is read.
 //! * [`TarReader`] reads tar strictly (USTAR, PAX, GNU, sparse); [`decompress`] is what stands before it.
 //! * [`unpack_layer`] turns a layer blob into an overlayfs upper directory, [`unpack_archive`] a user's archive into
-//!   entries, both without ever leaving the directory they are given (DESIGN promise 6).
+//!   a directory, [`stage_archive`] into entries for another tree, all without ever leaving the directory they are given (DESIGN promise 6).
 //!
 //! Everything streams; memory is bounded whatever the input. Where layers live is not known here.
 
@@ -19,14 +19,19 @@ mod read;
 mod unpack;
 
 pub use archive::{UnpackedArchive, is_archive, unpack_archive};
-pub use decompress::{Codec, Decompressor, MAX_ZSTD_WINDOW_LOG, decompress, decompress_sniffed};
+pub use decompress::{
+    Codec, Decompressor, MAX_XZ_MEMORY_KIB, MAX_ZSTD_WINDOW_LOG, decompress, decompress_sniffed,
+};
 pub use error::{DecompressError, PackError, TarError, UnpackError};
 pub use pack::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, PackOptions, Packed, pack, pack_slice};
 pub use read::{
     MAX_LINK_BYTES, MAX_PATH_BYTES, MAX_PAX_BYTES, MAX_SPARSE_SEGMENTS, MAX_XATTR_BYTES, TarEntry, TarKind,
     TarReader, read_tar,
 };
-pub use unpack::{Limits, MAX_DIRECTORY_BYTES, MAX_ENTRIES, MAX_UNPACKED_BYTES, Unpacked, unpack_layer};
+pub use unpack::{
+    Limits, MAX_ARCHIVE_NAME_BYTES, MAX_DIRECTORY_BYTES, MAX_ENTRIES, MAX_UNPACKED_BYTES, StagedEntry,
+    Unpacked, stage_archive, unpack_layer,
+};
 
 /// Prefix of the tar name of a whiteout (image-spec, layer.md "Whiteouts").
 pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";

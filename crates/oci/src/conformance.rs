@@ -18,3 +18,11 @@ pub(crate) fn golden(name: &str) -> Option<Vec<serde_json::Value>> {
         }
     }
 }
+
+/// Prints what was replayed and fails below 99 %.
+pub(crate) fn finish(name: &str, run: usize, skipped: usize, failures: &[String]) {
+    let passed = run - failures.len();
+    failures.iter().for_each(|failure| println!("  differs: {failure}"));
+    println!("golden/{name}: {run} run, {passed} passed, {skipped} skipped");
+    assert!(run > 0 && passed * 100 >= run * 99, "golden/{name}: only {passed} of {run}");
+}

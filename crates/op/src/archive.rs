@@ -2,11 +2,10 @@
 
 use crate::engine::Engine;
 use crate::error::OpFailure;
-use rbuild_copy::{OwnerSpec, Ownership, Root, RootKind, Selection};
+use rbuild_copy::{Root, RootKind, Selected, Selection};
 use rbuild_ir::{CopyOp, Source, Unpack};
 use rbuild_solver::OpError;
-use rbuild_tree::{DataRef, DirTree, FileKind, TreePath};
-use std::collections::HashSet;
+use rbuild_tree::{DataRef, FileKind};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -31,7 +30,7 @@ pub(crate) fn unpacked(
     let mut roots = Vec::with_capacity(selection.roots.len());
     for root in &selection.roots {
         match archive_of(root)? {
-            Some(file) => roots.extend(contents(engine, op, root, file)?.roots),
+            Some(file) => roots.extend(contents(engine, root, file)?.roots),
             None => roots.push(root.clone()),
         }
     }
@@ -45,34 +44,32 @@ fn archive_of(root: &Root) -> Result<Option<File>, OpError> {
         return Ok(None);
     };
     let open = |data: &DataRef| rbuild_snapshot::open_source(&data.source, &entry.source);
-    if !rbuild_layer::is_archive(open(data)?)? {
-        return Ok(None);
-    }
-    Ok(Some(open(data)?))
+    let is_archive = rbuild_layer::is_archive(open(data)?).map_err(|error| broken(root, error.into()))?;
+    Ok(if is_archive { Some(open(data)?) } else { None })
 }
 
-fn contents(engine: &Engine, op: &CopyOp, root: &Root, file: File) -> Result<Selection, OpError> {
+fn broken(root: &Root, source: rbuild_layer::UnpackError) -> OpFailure {
+    let name = match &root.kind {
+        RootKind::File { name } => name.to_string_lossy().into_owned(),
+        RootKind::Directory | RootKind::Archive => String::new(),
+    };
+    OpFailure::Archive { name, source }
+}
+
+fn contents(engine: &Engine, root: &Root, file: File) -> Result<Selection, OpError> {
     let staged = engine.store.new_layer_dir()?;
     let dir: Arc<OwnedFd> = Arc::new(File::open(&staged.upper)?.into());
-    let broken = |source| {
-        let name = match &root.kind {
-            RootKind::File { name } => name.to_string_lossy().into_owned(),
-            RootKind::Directory | RootKind::Archive => String::new(),
-        };
-        OpFailure::Archive { name, source }
-    };
-    let unpacked = rbuild_layer::unpack_archive(file, &dir, &Default::default()).map_err(broken)?;
-    let implied: HashSet<&TreePath> = unpacked.implied_parents.iter().collect();
-    let ownership = match &op.chown {
-        Some(chown) => {
-            let (uid, gid) = OwnerSpec::parse(chown).numeric().unwrap_or((0, 0));
-            Ownership::Set(uid, gid)
-        }
-        None => Ownership::Keep,
-    };
-    let tree = DirTree::from_fd(Arc::clone(&dir));
-    let selection = rbuild_copy::select_archive(&tree, &|path| implied.contains(path), ownership)?;
+    let entries = rbuild_layer::stage_archive(file, &dir, &Default::default());
+    let entries = entries.map_err(|error| broken(root, error))?;
     // The recipe reads the staged files until the layer is packed or made a directory.
     engine.keep_staged(staged);
-    Ok(selection)
+    let selected = |entry: rbuild_layer::StagedEntry| Selected {
+        source: entry.path.clone(),
+        dest: entry.path,
+        meta: entry.meta,
+        data: entry.data,
+        hard_link_to: entry.hard_link_to,
+        implied: false,
+    };
+    Ok(rbuild_copy::select_archive(entries.into_iter().map(selected).collect()))
 }

@@ -188,7 +188,6 @@ impl Selecting {
             exclude: self.exclude.as_ref(),
             parents: op.parents,
             excluded_by: None,
-            git_modes: false,
         }
     }
 }

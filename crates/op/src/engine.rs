@@ -4,6 +4,7 @@ use crate::bridge::blocking;
 use crate::error::OpFailure;
 use crate::exec::BoundCell;
 use crate::fetch::{BlobFetcher, PulledLayer};
+use crate::implied::Place;
 use crate::layer::{Layer, Root, from_epoch, since_epoch};
 use crate::secret::Confidential;
 use rbuild_context::Ignore;
@@ -11,10 +12,10 @@ use rbuild_event::Reporter;
 use rbuild_layer::{Compression, PackOptions};
 use rbuild_oci::{Descriptor, Digest, media_type};
 use rbuild_runtime::{Launcher, RuntimeError};
-use rbuild_snapshot::{ChainLayer, ChainView, DirLayer, Recipe};
+use rbuild_snapshot::{ChainView, DirLayer, Recipe};
 use rbuild_solver::{NoCache, OpError, StepContext};
 use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store};
-use rbuild_tree::{LayerEntry, Tree, TreePath};
+use rbuild_tree::{LayerEntry, Metadata, Tree, TreePath};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,6 +63,8 @@ pub struct EngineSettings {
     pub shm_size: Option<u64>,
     /// Whether RUN --network=host was granted.
     pub allow_host_network: bool,
+    /// Whether RUN --security=insecure was granted.
+    pub allow_insecure: bool,
     /// Secrets and SSH agents of RUN steps.
     pub confidential: Confidential,
     /// Steps whose cache mounts begin empty.
@@ -261,8 +264,20 @@ impl Engine {
         if let Some(dir) = self.store.layer_dir(&layer.id)? {
             return Ok(dir);
         }
+        self.unpack_as(layer, layer.id, Vec::new(), step).await
+    }
+
+    /// Unpacks the layer's blob as the directory `id` of the store, some of its directories with other metadata. The caller
+    /// holds a lock.
+    pub(crate) async fn unpack_as(
+        &self,
+        layer: &Arc<Layer>,
+        id: LayerId,
+        directories: Vec<(TreePath, Metadata)>,
+        step: &StepContext,
+    ) -> Result<PathBuf, OpError> {
         let packed = self.blob_of(layer, step).await?;
-        let (store, id) = (self.store.clone(), layer.id);
+        let store = self.store.clone();
         let rows = layer.is_pulled().then(|| self.pulled_rows(layer, &packed)).transpose()?;
         let unpacked = blocking(move || -> Result<PathBuf, OpError> {
             let ingest = store.new_layer_dir()?;
@@ -277,6 +292,10 @@ impl Engine {
                     found: unpacked.diff_id,
                 }
                 .into());
+            }
+            rbuild_snapshot::set_directories(&ingest.upper, &directories)?;
+            if !unpacked.implied_parents.is_empty() {
+                ingest.set_note(&crate::implied::to_note(&unpacked.implied_parents))?;
             }
             let dir = store.commit_layer_dir(ingest, &id)?;
             if let Some(rows) = rows {
@@ -324,7 +343,12 @@ impl Engine {
         step: &StepContext,
     ) -> Result<Vec<PathBuf>, OpError> {
         let dirs = root.layers.iter().map(|layer| self.dir_of(layer, step));
-        futures_util::future::try_join_all(dirs).await
+        let dirs = futures_util::future::try_join_all(dirs).await?;
+        self.fitted(root, dirs.into_iter().map(Place::Dir).collect(), step)
+            .await?
+            .into_iter()
+            .map(Place::dir)
+            .collect()
     }
 
     /// The files of a root. Layers that are recipes are looked at as they are; all others become directories.
@@ -335,22 +359,20 @@ impl Engine {
     ) -> Result<Arc<ChainView>, OpError> {
         let Some(root) = root else { return Ok(Arc::new(ChainView::new(Vec::new()))) };
         let view = root.view.get_or_try_init(|| async {
-            let layers = root.layers.iter().map(|layer| self.chain_layer(layer, step));
-            let layers = futures_util::future::try_join_all(layers).await?;
+            let places = root.layers.iter().map(|layer| self.place_of(layer, step));
+            let places = futures_util::future::try_join_all(places).await?;
+            let places = self.fitted(root, places, step).await?;
+            let layers = places.into_iter().map(Place::open).collect::<Result<Vec<_>, OpError>>()?;
             Ok::<_, OpError>(Arc::new(ChainView::new(layers)))
         });
         view.await.cloned()
     }
 
-    async fn chain_layer(
-        self: &Arc<Self>,
-        layer: &Arc<Layer>,
-        step: &StepContext,
-    ) -> Result<ChainLayer, OpError> {
-        if let Some(recipe) = &layer.recipe {
-            return Ok(ChainLayer::Recipe(Arc::clone(recipe)));
+    async fn place_of(self: &Arc<Self>, layer: &Arc<Layer>, step: &StepContext) -> Result<Place, OpError> {
+        match &layer.recipe {
+            Some(recipe) => Ok(Place::Recipe(Arc::clone(recipe))),
+            None => Ok(Place::Dir(self.dir_of(layer, step).await?)),
         }
-        Ok(ChainLayer::Dir(Arc::new(DirLayer::open(self.dir_of(layer, step).await?)?)))
     }
 
     /// The entries of the root's topmost layer.
@@ -525,6 +547,23 @@ impl Engine {
     pub(crate) fn keep_record(&self, root: Root, record: Record, preimage: String) -> Result<(), OpError> {
         locked(&self.pending).push(PendingRecord { root, record, preimage });
         self.write_ready_records()
+    }
+
+    /// Brings the bytes of layers that only records want into the store, and writes those records. For builds that make
+    /// no image: in others every layer of the image is packed anyway.
+    ///
+    /// # Errors
+    /// The first layer that could not be kept, a source that changed meanwhile among others. Its records are not
+    /// written; nothing else is lost.
+    pub async fn own_recorded_layers(self: &Arc<Self>, step: &StepContext) -> Result<(), OpError> {
+        let mut wanted: BTreeMap<LayerId, Arc<Layer>> = BTreeMap::new();
+        for record in locked(&self.pending).iter() {
+            let layers = record.root.layers.iter().filter(|layer| !layer.is_owned());
+            wanted.extend(layers.map(|layer| (layer.id, Arc::clone(layer))));
+        }
+        let dirs = wanted.values().map(|layer| self.dir_of(layer, step));
+        let results = futures_util::future::join_all(dirs).await;
+        results.into_iter().find_map(Result::err).map_or(Ok(()), Err)
     }
 
     fn now_owned(&self, layer: &Layer) -> Result<(), OpError> {

@@ -17,7 +17,7 @@ pub enum OpFailure {
     #[error("canceled")]
     Canceled,
     /// A step wants a permission that was not granted.
-    #[error("{what} is not allowed: grant it with --allow {entitlement}")]
+    #[error("{entitlement} is not allowed: {what} needs --allow {entitlement}")]
     NotAllowed {
         /// What the step wants.
         what: &'static str,
@@ -32,7 +32,7 @@ pub enum OpFailure {
     NoSecret(String),
     /// A RUN needs an SSH agent that the build was not given.
     #[error(
-        "ssh agent {0}: not found: give it with --ssh {0} (the agent of $SSH_AUTH_SOCK) or --ssh {0}=SOCKET"
+        "ssh agent {0}: not found: give it with --ssh {0} (the agent of $SSH_AUTH_SOCK) or --ssh {0}=SOCKET or --ssh {0}=KEYFILE"
     )]
     NoAgent(String),
     /// What a RUN wants to mount is not there.
@@ -123,6 +123,24 @@ pub enum OpFailure {
     /// There is no git.
     #[error("cannot start git: {0}: install it, or put the files into the build context")]
     NoGit(String),
+    /// The lock does not say what this is.
+    #[error("`{0}` is not in the lock file: run `rbuild lock` to add it, or build without --locked")]
+    NotLocked(String),
+    /// Something is not here, and nobody may be asked for it.
+    #[error("{0} is not in the store, and --offline forbids fetching it: build once without --offline")]
+    Offline(String),
+    /// A fetched file is not the one that was locked.
+    #[error(
+        "{url}: the file has {found}, but the lock file says {expected}: if that is right, run `rbuild lock --update`"
+    )]
+    NotAsLocked {
+        /// Where it came from.
+        url: String,
+        /// What the lock says.
+        expected: rbuild_oci::Digest,
+        /// What was fetched.
+        found: rbuild_oci::Digest,
+    },
     /// A secret cannot be used for authentication.
     #[error("the secret {0} is empty or no text of one line")]
     BadSecret(String),

@@ -5,6 +5,7 @@ use crate::fetch::PulledLayer;
 use rbuild_oci::Digest;
 use rbuild_snapshot::{ChainView, Recipe};
 use rbuild_store::LayerId;
+use rbuild_tree::TreePath;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,6 +25,8 @@ pub struct Layer {
     pub(crate) recipe: Option<Arc<Recipe>>,
     /// Its overlay directory in the store.
     pub(crate) dir: OnceCell<PathBuf>,
+    /// Directories in there that its archive has no entry for.
+    pub(crate) implied: OnceCell<Arc<[TreePath]>>,
     /// Digest of its content but for times.
     pub(crate) content: OnceCell<Digest>,
     /// Its packed form under this build's settings.
@@ -40,6 +43,7 @@ impl Layer {
             pulled: OnceLock::new(),
             recipe,
             dir: OnceCell::new(),
+            implied: OnceCell::new(),
             content: OnceCell::new(),
             packed: OnceCell::new(),
             owned: AtomicBool::new(owned),

@@ -21,20 +21,23 @@ mod fetch;
 mod git;
 mod http;
 mod image;
+mod implied;
 mod imported;
 mod layer;
 mod logs;
 mod mkdir;
 mod remote;
 mod secret;
+mod ssh;
 
 pub use cache::LayerCache;
 pub use engine::{Engine, EngineSettings, LocalSource, PackedLayer};
 pub use error::OpFailure;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};
-pub use remote::{HttpFile, Remote};
+pub use remote::{HttpFile, PinnedFile, Pins, Remote, Resolving, git_pin_name};
 pub use secret::{Confidential, MAX_SECRET_BYTES, Secret};
+pub use ssh::{MAX_KEY_BYTES, SshAgent, SshKey, SshKeyError};
 
 use rbuild_ir::Vertex;
 use rbuild_solver::Op;

@@ -1,10 +1,11 @@
 //! Secrets of a build: values that never reach keys, history, logs or layers.
 
+use crate::ssh::SshAgent;
 use rbuild_tree::{DirTree, FileKind, Tree, TreePath};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Longest secret, in bytes.
@@ -60,8 +61,8 @@ impl fmt::Debug for Secret {
 pub struct Confidential {
     /// `--secret`.
     pub secrets: BTreeMap<String, Secret>,
-    /// `--ssh`: sockets of agents.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// `--ssh`: agents.
+    pub agents: BTreeMap<String, SshAgent>,
 }
 
 /// Takes secrets out of a step's output.

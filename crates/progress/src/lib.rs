@@ -1,9 +1,11 @@
-//! Events of a build, shown to people: `plain` for logs, `tty` for terminals, `quiet` for scripts.
+//! Events of a build, shown to people: `plain` for logs, `tty` for terminals, `quiet` for scripts, JSON for
+//! programs.
 //!
 //! A thread of its own draws, so that a slow terminal never slows a build. Only this room knows indicatif.
 
 mod failure;
 mod plain;
+mod rawjson;
 mod state;
 mod tty;
 
@@ -13,10 +15,10 @@ use rbuild_event::{Event, Reporter};
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How to show a build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Mode {
     /// A live view on a terminal.
     Tty,
@@ -24,6 +26,11 @@ pub enum Mode {
     Plain,
     /// Nothing until something fails.
     Quiet,
+    /// BuildKit's status messages, one JSON object on each line.
+    RawJson {
+        /// Writes a time as RFC 3339 with up to nine digits of the second.
+        time: fn(SystemTime) -> String,
+    },
 }
 
 /// What draws one kind of view. Called from one thread.
@@ -65,6 +72,7 @@ impl Progress {
             Mode::Tty => Box::new(tty::Tty::on_stderr()),
             Mode::Plain => Box::new(plain::Plain::new(out)),
             Mode::Quiet => Box::new(Silent),
+            Mode::RawJson { time } => Box::new(rawjson::RawJson::new(out, time)),
         };
         let (sender, receiver) = channel();
         let thread = std::thread::Builder::new().name("progress".into()).spawn(move || draw(view, &receiver));

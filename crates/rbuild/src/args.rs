@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Show a Dockerfile's syntax tree
     Ast(AstArgs),
+    /// Write down what tags, URLs and branches of a Dockerfile are now (rbuild.lock), so that builds keep to it
+    Lock(LockArgs),
     /// List images
     Images(ImagesArgs),
     /// Show an image's config and layers as JSON
@@ -45,8 +47,8 @@ pub(crate) enum Command {
 
 /// Names and aliases of the commands; anything else as the first argument means `build`.
 pub(crate) const COMMANDS: &[&str] = &[
-    "build", "b", "check", "plan", "ast", "images", "inspect", "history", "tag", "rmi", "prune", "version",
-    "help",
+    "build", "b", "check", "plan", "ast", "lock", "images", "inspect", "history", "tag", "rmi", "prune",
+    "version", "help",
 ];
 
 /// Which Dockerfile is meant, and how it would be built.
@@ -101,6 +103,30 @@ pub(crate) struct CheckArgs {
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+    /// How to report
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: TextOrJson,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LockArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Look up anew what is locked already: everything, or entries whose names contain one of these
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) update: Vec<String>,
+    /// Remove entries that this Dockerfile does not name
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Write nothing: exit with 2 if something is missing in the lock
+    #[arg(long, conflicts_with_all = ["update", "prune"])]
+    pub(crate) check: bool,
+    /// The lock file [default: rbuild.lock beside the Dockerfile]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock_file: Option<PathBuf>,
+    /// Secret for servers: id=HTTP_AUTH_TOKEN_HOST,… or id=GIT_AUTH_TOKEN,…
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) secret: Vec<String>,
     /// How to report
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: TextOrJson,
@@ -187,6 +213,18 @@ pub(crate) struct BuildArgs {
     /// Always ask the registry for newer base images
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     pub(crate) pull: Option<bool>,
+    /// Make no request: base images, URLs and repositories must be in the store
+    #[arg(long, conflicts_with_all = ["pull", "push"])]
+    pub(crate) offline: bool,
+    /// Refuse to build if a tag, URL or branch is not in the lock file (see `rbuild lock`)
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// The lock file [default: rbuild.lock beside the Dockerfile, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock_file: Option<PathBuf>,
+    /// Do not ask again what a tag, URL or branch is for so long (90s, 15m, 24h) [default: ask every time]
+    #[arg(long, value_name = "DURATION", env = "RBUILD_MAX_RESOLUTION_AGE", hide_env_values = true)]
+    pub(crate) max_resolution_age: Option<String>,
     /// Push the result under all its tags
     #[arg(long)]
     pub(crate) push: bool,
@@ -224,8 +262,8 @@ pub(crate) struct BuildArgs {
     /// Secret for RUN --mount=type=secret: id=ID[,src=FILE | ,env=VARIABLE]
     #[arg(long, value_name = "SECRET")]
     pub(crate) secret: Vec<String>,
-    /// SSH agent for RUN --mount=type=ssh: default (the agent of $SSH_AUTH_SOCK) or ID=SOCKET
-    #[arg(long, value_name = "default | ID[=SOCKET]")]
+    /// SSH agent for RUN --mount=type=ssh: default (the agent of $SSH_AUTH_SOCK), ID=SOCKET, or private keys without passphrase
+    #[arg(long, value_name = "default | ID[=SOCKET | =KEY[,KEY]]")]
     pub(crate) ssh: Vec<String>,
     /// Grant a permission: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
@@ -242,6 +280,16 @@ pub(crate) struct BuildArgs {
     /// Hash every file of the context, whatever its timestamps say
     #[arg(long)]
     pub(crate) no_stat_cache: bool,
+    /// Modes of the context's files: as they are on disk, or as git has them (644, 755), whatever the umask
+    #[arg(
+        long,
+        value_enum,
+        env = "RBUILD_CONTEXT_MODES",
+        hide_env_values = true,
+        value_name = "MODES",
+        default_value = "keep"
+    )]
+    pub(crate) context_modes: ContextModes,
 
     /// Do not build: `check` for mistakes, show the `outline` of parameters, the `targets`, or the `plan` [,format=json]
     #[arg(long, value_name = "METHOD")]
@@ -276,6 +324,24 @@ pub(crate) struct LegacyArgs {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContextModes {
+    /// As they are on disk
+    #[default]
+    Keep,
+    /// 644, or 755 if the owner may execute it; directories 755
+    Git,
+}
+
+impl From<ContextModes> for rbuild_build::ContextModes {
+    fn from(modes: ContextModes) -> Self {
+        match modes {
+            ContextModes::Keep => Self::Keep,
+            ContextModes::Git => Self::Git,
+        }
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressArg {
     /// tty on a terminal, else plain
     #[default]
@@ -284,8 +350,12 @@ pub(crate) enum ProgressArg {
     Tty,
     /// Lines for a log
     Plain,
-    /// Only errors
+    /// Only the image's id at the end (as --quiet), and errors
     Quiet,
+    /// BuildKit's status messages as JSON lines
+    Rawjson,
+    /// Only errors
+    None,
 }
 
 #[derive(Debug, Args)]

@@ -42,6 +42,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => command::check::run(&root, &args),
         Command::Plan(args) => command::plan::run(&root, &args),
         Command::Ast(args) => command::ast::run(&args),
+        Command::Lock(args) => command::lock::run(&root, &args),
         Command::Images(args) => command::images::run(&root, &args),
         Command::Inspect(args) => command::inspect::run(&root, &args),
         Command::History(args) => command::history::run(&root, &args),

@@ -2,11 +2,13 @@
 
 mod cache;
 mod confidential;
+mod limits;
 
 use crate::args::BuildArgs;
 use crate::exit::Usage;
 use anyhow::{Context as _, Result};
 use confidential::confidential;
+use limits::{bytes, ulimit};
 use rbuild_build::{
     BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
     NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
@@ -17,6 +19,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A request, and what belongs to it while it runs.
 pub(crate) struct Prepared {
@@ -43,6 +46,10 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         platform: platform(&args.platform)?,
         no_cache: no_cache(args),
         pull: args.pull.unwrap_or(false),
+        offline: args.offline,
+        locked: args.locked,
+        lock_file: args.lock_file.clone(),
+        max_resolution_age: args.max_resolution_age.as_deref().map(duration).transpose()?.unwrap_or_default(),
         push: args.push,
         outputs: args.output.iter().map(|text| output(text)).collect::<Result<_>>()?,
         network: network(&args.network)?,
@@ -53,6 +60,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         confidential: confidential(&args.secret, &args.ssh, &mut warnings)?,
         max_parallelism: args.max_parallelism,
         stat_cache: !args.no_stat_cache,
+        context_modes: args.context_modes.into(),
         compression: Compression::default(),
         cache_from: cache::cache_imports(&args.cache_from)?,
         cache_to: cache::cache_exports(&args.cache_to)?,
@@ -296,36 +304,6 @@ fn extra_host(text: &str) -> Result<(String, String)> {
     Ok((name.to_owned(), address.to_owned()))
 }
 
-fn ulimit(text: &str) -> Result<String> {
-    let problem = || Usage::new(format!("invalid --ulimit `{text}`: expected NAME=SOFT[:HARD]"));
-    let (name, limits) = text.split_once('=').ok_or_else(problem)?;
-    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let number = |text: &str| text.parse::<i64>().map_err(|_| problem());
-    let (soft, hard) = (number(soft)?, number(hard)?);
-    if name.is_empty() || soft < -1 || hard < -1 || (hard != -1 && soft > hard) {
-        return Err(problem().into());
-    }
-    Ok(format!("{name}={soft}:{hard}"))
-}
-
-/// Sizes with the units b, k, m, g, t (powers of 1024).
-fn bytes(text: &str) -> Result<u64> {
-    let problem =
-        || Usage::new(format!("invalid size `{text}`: expected a number with an optional unit b, k, m or g"));
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(problem().into()),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| problem())?;
-    number.checked_mul(1 << shift).ok_or_else(|| problem().into())
-}
-
 fn entitlement(text: &str) -> Result<Entitlement> {
     match text {
         "network.host" => Ok(Entitlement::NetworkHost),
@@ -441,6 +419,13 @@ fn output_of(
             Err(Usage::new(problem).into())
         }
     }
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    let nanos =
+        rbuild_frontend::number::parse_duration(text).ok().and_then(|nanos| u64::try_from(nanos).ok());
+    let wrong = || Usage::new(format!("`{text}` is not a duration: write 90s, 15m or 24h")).into();
+    nanos.map(Duration::from_nanos).ok_or_else(wrong)
 }
 
 fn boolean(text: &str) -> Result<bool> {

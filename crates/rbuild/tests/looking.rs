@@ -175,3 +175,62 @@ fn ast_in_both_forms() {
     assert!(String::from_utf8_lossy(&broken.stdout).starts_with("(from \"scratch\")"));
     assert!(String::from_utf8_lossy(&broken.stderr).contains("unknown instruction: COPPY"));
 }
+
+/// a file for another frontend is refused by every way of looking at it, and by a build.
+#[test]
+fn other_frontends_are_refused() {
+    let context = Context::of("# syntax=r2d4/mocker:1 x\nFROM scratch\nCOPY Dockerfile /\n");
+    let ours = ["--build-arg", "BUILDKIT_SYNTAX=docker/dockerfile:1.7-labs"];
+    for args in [&["check"][..], &["plan"], &["--call=outline"], &["--call=targets"], &["build"]] {
+        let output = context.rbuild(&[args, &["."]].concat());
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        for words in ["frontend `r2d4/mocker:1` is not supported", "Dockerfile:1:10", "^^^", "help: "] {
+            assert!(said.contains(words), "{args:?}: no {words}\n{said}");
+        }
+        let output = context.rbuild(&[args, &ours, &["."]].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let usual = Context::of("# syntax=docker/dockerfile:1\nFROM scratch\nCOPY Dockerfile /\n");
+    assert_eq!(usual.run(&["check"]).0, Some(0));
+    let other = usual.rbuild(&["plan", "--build-arg", "BUILDKIT_SYNTAX=a/b"]);
+    assert_eq!(other.status.code(), Some(2));
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(said.contains("frontend `a/b`, given with BUILDKIT_SYNTAX"), "{said}");
+}
+
+#[test]
+fn plan_names_every_kind_of_step() {
+    let context = Context::of(
+        "FROM scratch\nADD https://example.org/file /\nADD https://example.org/repo.git /r\nWORKDIR /w\nRUN x\n",
+    );
+    let plan = context.json(&["plan", "--format=json"]);
+    let mut kinds: Vec<&str> =
+        plan["steps"].as_array().unwrap().iter().map(|step| step["kind"].as_str().unwrap()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["copy", "copy", "exec", "git", "http", "mkdir"]);
+}
+
+/// D-008, D-009: what is printed by the ways of showing progress that are for programs.
+#[test]
+fn quiet_raw_and_no_progress() {
+    let context = Context::of("FROM scratch\nCOPY Dockerfile /\n");
+    let build = |args: &[&str]| {
+        let output = context.rbuild(&[&["build"], args, &["."]].concat());
+        assert_eq!(output.status.code(), Some(0));
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (id, said) = build(&["-q"]);
+    assert!(id.starts_with("sha256:") && id.lines().count() == 1 && said.is_empty(), "{id}{said}");
+    assert_eq!(build(&["--progress=quiet"]), (id, String::new()));
+    assert_eq!(build(&["--progress=none"]), (String::new(), String::new()));
+    let (out, said) = build(&["--progress=rawjson"]);
+    assert_eq!(out, "");
+    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let copy = |line: &&Value| {
+        line["vertexes"][0]["name"] == "[1/1] COPY Dockerfile /" && line["vertexes"][0]["cached"] == true
+    };
+    let cached = lines.iter().find(copy).unwrap_or_else(|| panic!("{said}"));
+    assert!(cached["vertexes"][0]["completed"].as_str().unwrap().ends_with('Z'));
+}

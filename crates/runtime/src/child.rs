@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 use rustix::process::{
     Gid, Pid, Resource, Rlimit as KernelRlimit, Signal, Uid, fchdir, getrlimit, pivot_root,
@@ -23,6 +23,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) root: &'a OwnedFd,
     pub(crate) mounts: &'a PreparedMounts,
+    /// The machine's cgroups, for a privileged step.
+    pub(crate) cgroups: Option<&'a OwnedFd>,
     pub(crate) identity: &'a Identity,
     pub(crate) env: &'a [(String, String)],
     /// Set just before `execve`: what ends the process until then is no result of the program's.
@@ -53,7 +55,7 @@ fn assemble(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> 
         sys::loopback_up().context("bring up", "the loopback interface")?;
     }
     let ready = plan.mounts.take_parts(root.as_fd())?;
-    system::mount_all(root.as_fd(), spec, ready.blank.as_fd())?;
+    system::mount_all(root.as_fd(), spec, plan.cgroups.map(AsFd::as_fd), ready.blank.as_fd())?;
     ready.attach(root.as_fd(), stubs)?;
     enter_directory(root.as_fd(), &spec.cwd)
 }
@@ -76,9 +78,30 @@ fn isolate(plan: &Plan<'_>) -> Result<(), RuntimeError> {
     spec.rlimits.iter().try_for_each(set_rlimit)?;
     umask(Mode::from_raw_mode(spec.umask & 0o777));
     sys::reset_signals();
-    drop_privileges(spec.capabilities, plan.identity)?;
+    own_output(plan.identity.uid)?;
+    drop_privileges(if spec.privileged { u64::MAX } else { spec.capabilities }, plan.identity)?;
+    if spec.privileged {
+        pass_on_capabilities()?;
+    }
     // Changing the user has cleared it.
     die_with_supervisor()
+}
+
+/// Gives the output's pipes to the step's user, as runc does: whoever is not root could not open `/dev/stdout` otherwise.
+fn own_output(uid: u32) -> Result<(), RuntimeError> {
+    for (name, output) in [("output", rustix::stdio::stdout()), ("error", rustix::stdio::stderr())] {
+        let stat = rustix::fs::fstat(output).context("look at", format!("standard {name}"))?;
+        // Anything else than a pipe is not only the step's.
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo || stat.st_uid == uid {
+            continue;
+        }
+        match rustix::fs::fchown(output, Some(Uid::from_raw(uid)), None) {
+            // In a user namespace that doesn't have the pipe's owner it stays as it is.
+            Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
+            other => other.context("give the user", format!("standard {name}"))?,
+        }
+    }
+    Ok(())
 }
 
 fn die_with_supervisor() -> Result<(), RuntimeError> {
@@ -162,6 +185,22 @@ fn set_rlimit(limit: &Rlimit) -> Result<(), RuntimeError> {
     let maximum = lower(limit.hard, getrlimit(resource).maximum);
     let current = lower(limit.soft, maximum);
     setrlimit(resource, KernelRlimit { current, maximum }).context("set resource limit", name)
+}
+
+/// Lets programs that are executed keep the capabilities, whoever the user is.
+fn pass_on_capabilities() -> Result<(), RuntimeError> {
+    let mut own = capabilities(None::<Pid>).context("read", "capabilities")?;
+    own.inheritable = own.permitted;
+    let permitted = own.permitted;
+    set_capabilities(None::<Pid>, own).context("set", "capabilities")?;
+    for bit in 0..64 {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if permitted.contains(one) {
+            rustix::thread::configure_capability_in_ambient_set(one, true)
+                .context("pass on capability", bit.to_string())?;
+        }
+    }
+    Ok(())
 }
 
 /// Bounding set, groups, user, then the other sets: inheritable and ambient stay empty (CVE-2022-27651).

@@ -13,7 +13,7 @@ use crate::child::{Plan, become_step, make_directory};
 use crate::error::Context;
 use crate::stubs;
 use crate::wire::{self, ExitStatus, Outcome, Report, Usage};
-use crate::{Network, RuntimeError, Scratch, Spec, exec, mounts, overlay, sys, user};
+use crate::{Network, RuntimeError, Scratch, Spec, exec, mounts, overlay, sys, system, user};
 
 /// The name (first argument) under which the builder's executable is started as supervisor.
 pub const INIT_ARG0: &str = "rbuild-init";
@@ -55,13 +55,25 @@ fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
     spec.validate()?;
     let scratch = Scratch { upper: spec.upper.clone(), work: spec.work.clone() };
     let root = overlay::mount_chain(&spec.lower, Some(&scratch))?;
+    if spec.privileged {
+        sys::clear_mount_attributes(root.as_fd(), sys::attr::NODEV).context("allow devices in", "/")?;
+    }
+    let cgroups = if spec.privileged { system::host_cgroups() } else { None };
     let identity = user::resolve_in_root(root.as_fd(), &spec.user)?;
     make_directory(root.as_fd(), &spec.cwd)?;
     let mounts = mounts::prepare(spec, secrets)?;
     let env = exec::environment(spec, secrets, &identity.home)?;
 
     let ready = Cell::new(false);
-    let plan = Plan { spec, root: &root, mounts: &mounts, identity: &identity, env: &env, ready: &ready };
+    let plan = Plan {
+        spec,
+        root: &root,
+        mounts: &mounts,
+        cgroups: cgroups.as_ref(),
+        identity: &identity,
+        env: &env,
+        ready: &ready,
+    };
     let mut failure = None;
     let mut stubs = Vec::new();
     let namespaces = libc::CLONE_NEWNS

@@ -52,6 +52,11 @@ pub struct Spec {
     pub resolv_conf: String,
     /// Capabilities of the step as the bit set of `capabilities(7)`; those the builder lacks are left out.
     pub capabilities: u64,
+    /// RUN --security=insecure: every capability that the builder has, also for users other than root; nothing of
+    /// `/proc` and `/sys` is hidden or read-only, the machine's cgroups are there, devices work, and the usual ones of
+    /// virtual machines, FUSE and loop devices are in `/dev`. `capabilities` is not looked at.
+    #[serde(default)]
+    pub privileged: bool,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: u64,
     /// File mode creation mask.
@@ -84,6 +89,7 @@ impl Spec {
             hosts: String::new(),
             resolv_conf: String::new(),
             capabilities: DEFAULT_CAPABILITIES,
+            privileged: false,
             shm_size: DEFAULT_SHM_SIZE,
             umask: 0o022,
             rlimits: Vec::new(),

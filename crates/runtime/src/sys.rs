@@ -25,7 +25,16 @@ struct MountAttr {
 
 /// Adds attributes to a mount, and to everything mounted below it when `recursive`.
 pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
-    let attr = MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    change_mount_attributes(mount, set, 0, recursive)
+}
+
+/// Takes attributes from a mount.
+pub(crate) fn clear_mount_attributes(mount: BorrowedFd<'_>, clear: u64) -> io::Result<()> {
+    change_mount_attributes(mount, 0, clear, false)
+}
+
+fn change_mount_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
+    let attr = MountAttr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated literal and `attr` is a live mount_attr of the size given.
     let rc = unsafe {

@@ -2,7 +2,8 @@
 //!
 //! Devices: there may be no device cgroup, and Docker's default capabilities include `mknod`. What keeps a step
 //! from making a node of the machine's disk and opening it is `nodev` on every mount it can write to, `/dev`
-//! included; only the six usual nodes are mounted without it, one by one.
+//! included; only the six usual nodes are mounted without it, one by one. A privileged step may use all devices: there
+//! neither `/dev` nor the root has `nodev`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -38,6 +39,19 @@ const READONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// Devices of [`Spec::privileged`]: kernel messages, devices and filesystems in user space, virtual machines, network
+/// tunnels, and what makes loop devices.
+const PRIVILEGED_NODES: [(&str, u32, u32); 6] = [
+    ("kmsg", 1, 11),
+    ("cuse", 10, 203),
+    ("fuse", 10, 229),
+    ("kvm", 10, 232),
+    ("net/tun", 10, 200),
+    ("loop-control", 10, 237),
+];
+/// Nodes of loop devices; more can be made, for nothing keeps a privileged step from it.
+const LOOP_DEVICES: u32 = 16;
+const LOOP_MAJOR: u32 = 7;
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -118,13 +132,20 @@ pub(crate) fn parking_place(root: BorrowedFd<'_>) -> Result<OwnedFd, RuntimeErro
 pub(crate) fn mount_all(
     root: BorrowedFd<'_>,
     spec: &Spec,
+    cgroups: Option<BorrowedFd<'_>>,
     blank: BorrowedFd<'_>,
 ) -> Result<(), RuntimeError> {
     let proc = new_filesystem("proc", &[], NOSUID | NODEV | NOEXEC).context("mount", "/proc")?;
     attach_own(root, "proc", &proc)?;
-    let sys = sysfs().context("mount", "/sys")?;
+    let sys = sysfs(spec.privileged).context("mount", "/sys")?;
     attach_own(root, "sys", &sys)?;
+    if let Some(cgroups) = cgroups {
+        attach_cgroups(&sys, cgroups).context("mount", "/sys/fs/cgroup")?;
+    }
     let null = devices(root, spec)?;
+    if spec.privileged {
+        return Ok(());
+    }
 
     let masked =
         MASKED_PROC.iter().map(|p| (&proc, "/proc", *p)).chain(MASKED_SYS.iter().map(|p| (&sys, "/sys", *p)));
@@ -145,18 +166,47 @@ fn attach_own(root: BorrowedFd<'_>, name: &str, mount: &OwnedFd) -> Result<(), R
 }
 
 /// A new sysfs, or the host's where mounting one is refused (a user namespace without its own network).
-fn sysfs() -> Result<OwnedFd, Errno> {
-    match new_filesystem("sysfs", &[], NOSUID | NODEV | NOEXEC | RDONLY) {
+fn sysfs(writable: bool) -> Result<OwnedFd, Errno> {
+    let readonly = if writable { MountAttrFlags::empty() } else { RDONLY };
+    match new_filesystem("sysfs", &[], NOSUID | NODEV | NOEXEC | readonly) {
         Err(Errno::PERM | Errno::BUSY) => {}
         other => return other,
     }
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let host = open_tree(CWD, "/sys", flags)?;
-    let all = sys::attr::RDONLY | sys::attr::NOSUID | sys::attr::NODEV | sys::attr::NOEXEC;
+    let readonly = if writable { 0 } else { sys::attr::RDONLY };
+    let all = readonly | sys::attr::NOSUID | sys::attr::NODEV | sys::attr::NOEXEC;
     sys::set_mount_attributes(host.as_fd(), all, true)
         .map_err(|e| Errno::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO)))?;
     Ok(host)
+}
+
+/// The machine's cgroups as they are mounted, whatever their version; `None` where there are none.
+pub(crate) fn host_cgroups() -> Option<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(CWD, "/sys/fs/cgroup", flags).ok()
+}
+
+fn attach_cgroups(sys: &OwnedFd, cgroups: BorrowedFd<'_>) -> Result<(), Errno> {
+    match target(sys.as_fd(), "fs/cgroup") {
+        Err(Errno::NOENT) => Ok(()),
+        at => attach(cgroups, at?.as_fd()),
+    }
+}
+
+/// The further nodes of a privileged step's `/dev`: those that BuildKit adds.
+fn privileged_devices(dev: &OwnedFd) -> Result<(), RuntimeError> {
+    mkdirat(dev, "net", Mode::from_raw_mode(0o755)).context("create", "/dev/net")?;
+    let node = |name: &str, kind, major, minor| {
+        mknodat(dev, name, kind, Mode::from_raw_mode(0o666), makedev(major, minor))
+            .context("create device", format!("/dev/{name}"))
+    };
+    for (name, major, minor) in PRIVILEGED_NODES {
+        node(name, FileType::CharacterDevice, major, minor)?;
+    }
+    (0..LOOP_DEVICES).try_for_each(|n| node(&format!("loop{n}"), FileType::BlockDevice, LOOP_MAJOR, n))
 }
 
 /// `/dev` with everything below it; gives back a mount of its `null`, verified.
@@ -176,11 +226,16 @@ fn devices(root: BorrowedFd<'_>, spec: &Spec) -> Result<OwnedFd, RuntimeError> {
     for (name, to) in LINKS {
         symlinkat(to, &dev, name).context("create link", shown(name))?;
     }
+    if spec.privileged {
+        privileged_devices(&dev)?;
+    }
     attach_own(root, "dev", &dev)?;
     // Nodes are mounts cloned while `/dev` still allows devices.
     let nodes = NODES.map(|(name, ..)| clone_at(dev.as_fd(), name));
-    sys::set_mount_attributes(dev.as_fd(), sys::attr::NODEV, false)
-        .context("set mount attributes of", "/dev")?;
+    if !spec.privileged {
+        sys::set_mount_attributes(dev.as_fd(), sys::attr::NODEV, false)
+            .context("set mount attributes of", "/dev")?;
+    }
     let mut null = None;
     for ((name, ..), node) in NODES.iter().zip(nodes) {
         let node = node.context("open device", shown(name))?;

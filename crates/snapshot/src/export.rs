@@ -3,7 +3,7 @@
 use crate::SnapshotError;
 use crate::write::{Style, write_entries};
 use rayon::prelude::*;
-use rbuild_tree::{FileKind, LayerEntry, LayerEntryKind, Tree, TreePath};
+use rbuild_tree::{FileKind, LayerEntry, LayerEntryKind, Timestamp, Tree, TreePath};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -38,6 +38,17 @@ pub fn tree_entries(view: &dyn Tree) -> io::Result<Vec<LayerEntry>> {
 /// Writes everything in `view` into the directory `dest`, which exists (`-o type=local`). Files belong to the caller;
 /// modes, times, symlinks, hard links and devices are kept. What is in `dest` under the same names is replaced, what
 /// is there besides stays, and no symlink in `dest` is followed: one in the place of a directory is replaced by it.
-pub fn export_tree(view: &dyn Tree, dest: impl AsRef<Path>) -> Result<(), SnapshotError> {
-    write_entries(&tree_entries(view)?, dest.as_ref(), Style::Export)
+///
+/// Times later than `epoch` (seconds since 1970) become `epoch`, as they do in an archive (D-025).
+pub fn export_tree(view: &dyn Tree, dest: impl AsRef<Path>, epoch: Option<i64>) -> Result<(), SnapshotError> {
+    let mut entries = tree_entries(view)?;
+    if let Some(seconds) = epoch {
+        let latest = Timestamp { seconds, nanos: 0 };
+        for entry in &mut entries {
+            if let LayerEntryKind::Node { meta, .. } = &mut entry.kind {
+                meta.mtime = meta.mtime.min(latest);
+            }
+        }
+    }
+    write_entries(&entries, dest.as_ref(), Style::Export)
 }

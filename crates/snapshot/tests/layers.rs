@@ -5,7 +5,7 @@
 use rbuild_oci::Digest;
 use rbuild_snapshot::{
     ChainLayer, ChainView, DirLayer, OPAQUE_XATTR, Recipe, SnapshotError, content_digest, diff_upper,
-    export_tree, materialize, remove_tree, tree_entries,
+    export_tree, implied_metadata, materialize, remove_tree, set_directories, tree_entries,
 };
 use rbuild_tree::{
     DataRef, DataSource, DirTree, FileKind, LayerEntry, LayerEntryKind, Metadata, Timestamp, Tree, TreePath,
@@ -394,7 +394,7 @@ fn an_export_replaces_and_never_follows() {
     chmod(&view_dir.path().join("d/f"), 0o4750);
     let view = ChainView::new(vec![layer(view_dir.path())]);
     for _ in 0..2 {
-        export_tree(&view, dest.path()).unwrap();
+        export_tree(&view, dest.path(), None).unwrap();
         let read = |name: &str| std::fs::read_to_string(dest.path().join(name)).unwrap();
         for (name, bytes) in [
             ("kept", "old"),
@@ -478,4 +478,45 @@ fn removal_stops_at_a_mount() {
     assert!(result.unwrap_err().to_string().contains("/m"));
     assert!(outside.path().join("kept").exists());
     remove_tree(tmp.path().join("tree")).unwrap();
+}
+
+/// A directory that a layer only implies takes after the one below, unless the layer hides that one.
+#[test]
+fn implied_directories_take_after_those_below() {
+    if !root_or_skip("implied_directories_take_after_those_below") {
+        return;
+    }
+    let (below, above) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make(below.path(), &["tmp/", "same/", "hidden/", "hidden/in/", "file=1", "link->tmp"]);
+    chmod(&below.path().join("tmp"), 0o1777);
+    stamp(&below.path().join("tmp"), 77, 7);
+    std::os::unix::fs::lchown(below.path().join("tmp"), Some(3), Some(4)).unwrap();
+    chmod(&below.path().join("hidden/in"), 0o700);
+    let names = ["tmp", "same", "hidden", "hidden/in", "file", "link", "new"];
+    make(above.path(), &names.map(|name| format!("{name}/")).each_ref().map(String::as_str));
+    make(above.path(), &["hidden/!"]);
+    let upper = DirLayer::open(above.path()).unwrap();
+    let lower = ChainView::new(vec![layer(below.path())]);
+    let changed = implied_metadata(&upper, &names.map(path), &lower).unwrap();
+    let shown: Vec<_> = changed.iter().map(|(path, meta)| format!("{path} {:o}", meta.mode)).collect();
+    assert_eq!(shown, ["/tmp 1777"]);
+    set_directories(above.path(), &changed).unwrap();
+    let made = std::fs::metadata(above.path().join("tmp")).unwrap();
+    assert_eq!((made.mode() & 0o7777, made.uid(), made.gid(), made.mtime()), (0o1777, 3, 4, 77));
+    assert!(implied_metadata(&upper, &names.map(path), &lower).unwrap().is_empty());
+    set_directories(above.path(), &[(path("link/../../x"), changed[0].1.clone())]).unwrap_err();
+}
+
+/// D-025
+#[test]
+fn an_exported_tree_has_no_time_after_the_epoch() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make(from.path(), &["d/", "d/new=1", "d/old=2"]);
+    stamp(&from.path().join("d/old"), 10, 5);
+    stamp(&from.path().join("d/new"), 500, 1);
+    export_tree(&ChainView::new(vec![layer(from.path())]), to.path(), Some(500)).unwrap();
+    for (name, time) in [("d", (500, 0)), ("d/new", (500, 0)), ("d/old", (10, 5))] {
+        let meta = std::fs::metadata(to.path().join(name)).unwrap();
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), time, "{name}");
+    }
 }

@@ -240,8 +240,8 @@ fn check(rounds: &[Vec<Change>]) -> Result<(), String> {
 
         let exported = make(format!("exported{round}"));
         let view = with(dir(&upper));
-        export_tree(&view, &exported).unwrap();
-        export_tree(&view, &exported).unwrap();
+        export_tree(&view, &exported, None).unwrap();
+        export_tree(&view, &exported, None).unwrap();
         let mut expected = shown;
         for (meta, _, _) in expected.values_mut() {
             (meta.uid, meta.gid) = (0, 0);

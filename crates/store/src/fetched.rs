@@ -24,6 +24,22 @@ pub struct Fetched {
     /// `Last-Modified`, seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<i64>,
+    /// When the server was last asked, seconds since 1970.
+    #[serde(default)]
+    pub asked: i64,
+}
+
+/// What a git reference led to the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitReference {
+    /// The commit.
+    pub commit: String,
+    /// Id of what the reference names itself: the commit, or an annotated tag.
+    pub own: String,
+    /// The reference's full name.
+    pub reference: String,
+    /// When the remote was asked, seconds since 1970.
+    pub asked: i64,
 }
 
 impl Store {
@@ -41,6 +57,20 @@ impl Store {
     pub fn remember_fetched(&self, url: &str, fetched: &Fetched) -> Result<()> {
         let path = self.fetched_path(url);
         let text = serde_json::to_vec(fetched).unwrap_or_default();
+        replace_file(&self.inner.session.new_path("j")?, &path, &text).at("write", &path)
+    }
+
+    /// What `name` (remote and reference, without credentials) led to the last time.
+    pub fn git_reference(&self, name: &str) -> Result<Option<GitReference>> {
+        let path = self.fetched_path(&git_reference_key(name));
+        let Some(text) = optional(fs::read(&path)).at("read", &path)? else { return Ok(None) };
+        Ok(serde_json::from_slice(&text).ok())
+    }
+
+    /// Remembers what `name` led to.
+    pub fn remember_git_reference(&self, name: &str, found: &GitReference) -> Result<()> {
+        let path = self.fetched_path(&git_reference_key(name));
+        let text = serde_json::to_vec(found).unwrap_or_default();
         replace_file(&self.inner.session.new_path("j")?, &path, &text).at("write", &path)
     }
 
@@ -75,4 +105,9 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Where a git reference is kept among the URLs.
+fn git_reference_key(name: &str) -> String {
+    format!("git reference\n{name}")
 }

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// Annotation of a descriptor that carries the image's name (image-spec annotations.md).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
+/// Annotation of the entry of an image that was built without a name: [`Store::prune`] removes it.
+const UNNAMED: &str = "io.rbuild.unnamed";
+
 /// An entry of `index.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -86,7 +89,39 @@ impl Store {
         for (name, entry) in entries {
             index.set(&name, entry);
         }
+        index.retain(|entry| !is_unnamed(entry) || !is_image(entry, &descriptor.digest));
         index.write(&self.inner.session)
+    }
+
+    /// Lists an image that has no name, until it gets one or is pruned. Its blob must be here. Nothing is written if the
+    /// image is listed already, under a name or not.
+    pub fn keep_unnamed(&self, descriptor: &Descriptor) -> Result<()> {
+        let _gate = self.protect(&[descriptor.digest])?;
+        if !self.blob_path(&descriptor.digest).exists() {
+            return Err(StoreError::NoBlob(descriptor.digest));
+        }
+        if Index::read(self.root())?.has_image(&descriptor.digest) {
+            return Ok(());
+        }
+        let mut unnamed = descriptor.clone();
+        unnamed.annotations.insert(UNNAMED.into(), "true".into());
+        let entry = serde_json::to_value(&unnamed).map_err(|e| self.index_damaged(e.to_string()))?;
+        let mut index = Index::lock(self.root())?;
+        if !index.has_image(&descriptor.digest) {
+            index.push(entry);
+            index.write(&self.inner.session)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the entries of an image that have no name. `false` if there was none.
+    pub fn remove_unnamed(&self, digest: &Digest) -> Result<bool> {
+        let mut index = Index::lock(self.root())?;
+        let removed = index.retain(|entry| name_of(entry).is_some() || !is_image(entry, digest));
+        if removed {
+            index.write(&self.inner.session)?;
+        }
+        Ok(removed)
     }
 
     /// Takes a name away. `false` if no image had it. The image's blobs stay until they are pruned.
@@ -207,13 +242,13 @@ impl Index {
     }
 
     /// Reads it to change it: other processes wait until this is dropped.
-    fn lock(root: &Path) -> Result<Self> {
+    pub(crate) fn lock(root: &Path) -> Result<Self> {
         let path = root.join("locks/index.json");
         let lock = lock_path(&path, FlockOperation::LockExclusive).at("lock", &path)?;
         Ok(Self { _lock: lock, ..Self::read(root)? })
     }
 
-    fn write(&self, session: &Session) -> Result<()> {
+    pub(crate) fn write(&self, session: &Session) -> Result<()> {
         let bytes = serde_json::to_vec(&self.document)
             .map_err(|e| StoreError::Damaged { path: self.path.clone(), reason: e.to_string() })?;
         replace_file(&session.new_path("j")?, &self.path, &bytes).at("write", &self.path)
@@ -248,12 +283,27 @@ impl Index {
     }
 
     fn remove(&mut self, name: &str) -> bool {
+        self.retain(|entry| name_of(entry) != Some(name))
+    }
+
+    /// Keeps the entries that are wanted; whether any was not.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&Value) -> bool) -> bool {
         let Some(entries) = self.document.get_mut("manifests").and_then(Value::as_array_mut) else {
             return false;
         };
         let before = entries.len();
-        entries.retain(|e| name_of(e) != Some(name));
+        entries.retain(wanted);
         entries.len() != before
+    }
+
+    fn push(&mut self, entry: Value) {
+        if let Some(entries) = self.document.get_mut("manifests").and_then(Value::as_array_mut) {
+            entries.push(entry);
+        }
+    }
+
+    fn has_image(&self, digest: &Digest) -> bool {
+        self.entries().iter().any(|entry| is_image(entry, digest))
     }
 
     fn images(&self) -> Vec<Image> {
@@ -267,4 +317,13 @@ impl Index {
 
 fn name_of(entry: &Value) -> Option<&str> {
     entry.get("annotations")?.get(REF_NAME)?.as_str()
+}
+
+fn is_image(entry: &Value, digest: &Digest) -> bool {
+    entry.get("digest").and_then(Value::as_str).and_then(|text| text.parse().ok()) == Some(*digest)
+}
+
+/// Whether a build has put the entry there for want of a name.
+pub(crate) fn is_unnamed(entry: &Value) -> bool {
+    name_of(entry).is_none() && entry.get("annotations").is_some_and(|all| all.get(UNNAMED).is_some())
 }

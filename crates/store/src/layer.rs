@@ -17,6 +17,9 @@ pub type LayerId = Digest;
 /// `packed.epoch` of a form that was packed without SOURCE_DATE_EPOCH.
 const NO_EPOCH: i64 = i64::MIN;
 
+/// Name of the note beside the `fs` of a layer.
+const NOTE: &str = "note";
+
 /// Where a layer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerKind {
@@ -90,6 +93,14 @@ pub struct LayerIngest {
     pub work: PathBuf,
 }
 
+impl LayerIngest {
+    /// Keeps a few bytes beside the layer's files, for [`Store::layer_note`].
+    pub fn set_note(&self, note: &[u8]) -> Result<()> {
+        let path = self.dir.join(NOTE);
+        fs::write(&path, note).at("write", &path)
+    }
+}
+
 impl Drop for LayerIngest {
     fn drop(&mut self) {
         if self.dir.as_os_str().is_empty() {
@@ -136,6 +147,12 @@ impl Store {
         let dir = self.snapshot(id).join("fs");
         let found = optional(fs::symlink_metadata(&dir)).at("examine", &dir)?;
         Ok(found.filter(fs::Metadata::is_dir).map(|_| dir))
+    }
+
+    /// What [`LayerIngest::set_note`] kept; empty if nothing was, or the layer is not unpacked here.
+    pub fn layer_note(&self, id: &LayerId) -> Result<Vec<u8>> {
+        let path = self.snapshot(id).join(NOTE);
+        Ok(optional(fs::read(&path)).at("read", &path)?.unwrap_or_default())
     }
 
     fn snapshot(&self, id: &LayerId) -> PathBuf {

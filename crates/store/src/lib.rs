@@ -6,6 +6,7 @@
 //!                                 under locks/index.json
 //!   blobs/sha256/<hex>            content-addressed blobs
 //!   snapshots/<hex>/fs/           an unpacked layer, by layer id: an overlay upper directory
+//!   snapshots/<hex>/note          what its maker wants to know again about it, if anything
 //!   ingest/<pid>-<boot>-<random>/ what one process is writing; flocked by it, cleared away once it is gone
 //!   index.db                      SQLite (WAL): cache records, layers, packed forms, resolutions
 //!   locks/<hex>                   one file per piece of work in progress (single-flight between processes)
@@ -52,7 +53,7 @@ mod usage;
 pub use blob::BlobWriter;
 pub use cache_mount::{CacheMount, CacheMountSharing};
 pub use error::{Result, StoreError};
-pub use fetched::Fetched;
+pub use fetched::{Fetched, GitReference};
 pub use image::{FoundImage, Image, MatchedBy, image_name};
 pub use layer::{Layer, LayerId, LayerIngest, LayerKind, Packed};
 pub use lease::Lease;

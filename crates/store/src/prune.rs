@@ -3,7 +3,7 @@
 use crate::db::{digest, run};
 use crate::error::{IoContext, Result};
 use crate::fsutil::{disk_bytes, lock_path, now};
-use crate::image::Index;
+use crate::image::{Index, is_unnamed};
 use crate::ingest::{empty_trash, to_trash};
 use crate::layer::{LAYER, layer_row, snapshot_id};
 use crate::record::delete_record;
@@ -35,6 +35,8 @@ pub struct PruneOptions {
 /// What kind of object was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrunedKind {
+    /// The entry of an image that was built without a name.
+    Image,
     /// A cache record.
     Record,
     /// An unpacked layer.
@@ -74,7 +76,7 @@ struct Kept {
 }
 
 impl Store {
-    /// Removes cache records, then the layers and packed forms that no remaining record has, then the blobs that no
+    /// Removes images without a name from `index.json`, cache records, then the layers and packed forms that no remaining record has, then the blobs that no
     /// entry of `index.json`, remaining packed form or resolution leads to, cache mounts, and what killed processes left.
     ///
     /// What running builds use stays, in whatever process (see the rules in the crate's documentation); builds that go
@@ -85,10 +87,9 @@ impl Store {
         let in_use = lease::notes_of_running(self.root())?;
         let mut kept = Kept::default();
         // Before anything is removed: a damaged index.json must not look like one without images.
-        let index = Index::read(self.root())?;
-        self.keep_reachable(index.entries().iter().filter_map(digest_of), &mut kept.blobs);
+        let mut removed = self.prune_images(options, &in_use, &mut kept)?;
         kept.blobs.extend(&in_use);
-        let mut removed = self.prune_rows(options, &in_use, &mut kept)?;
+        removed.extend(self.prune_rows(options, &in_use, &mut kept)?);
         let files = self.unkept_files(options, &kept)?;
         for (kind, id, path) in &files {
             removed.push(Pruned { kind: *kind, id: *id, bytes: disk_bytes(path) });
@@ -113,6 +114,26 @@ impl Store {
         }
         let bytes = removed.iter().map(|object| object.bytes).sum();
         Ok(PruneReport { removed, bytes })
+    }
+
+    /// Removes the entries of images that were built without a name; what the others lead to is kept.
+    fn prune_images(
+        &self,
+        options: &PruneOptions,
+        in_use: &HashSet<Digest>,
+        kept: &mut Kept,
+    ) -> Result<Vec<Pruned>> {
+        let mut index = Index::lock(self.root())?;
+        let gone = |entry: &Value| {
+            let id = digest_of(entry).filter(|_| is_unnamed(entry));
+            id.filter(|id| !in_use.contains(id) && !is_recent(&self.blob_path(id), options))
+        };
+        let removed: Vec<Digest> = index.entries().iter().filter_map(gone).collect();
+        if index.retain(|entry| gone(entry).is_none()) && !options.dry_run {
+            index.write(&self.inner.session)?;
+        }
+        self.keep_reachable(index.entries().iter().filter_map(digest_of), &mut kept.blobs);
+        Ok(removed.into_iter().map(|id| Pruned { kind: PrunedKind::Image, id, bytes: 0 }).collect())
     }
 
     /// Deletes rows in one transaction and completes `kept`.

@@ -1,22 +1,7 @@
 use super::*;
+use crate::conformance::{differs, replay};
 use proptest::prelude::*;
 use serde_json::Value;
-use std::path::PathBuf;
-
-#[expect(clippy::disallowed_methods, reason = "a test finds its data through the environment")]
-fn table() -> Vec<Value> {
-    let root = std::env::var_os("RBUILD_CONFORMANCE").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance"),
-        PathBuf::from,
-    );
-    match std::fs::read_to_string(root.join("golden/git-ref.json")) {
-        Ok(text) => serde_json::from_str(&text).expect("the table is JSON"),
-        Err(error) => {
-            println!("skipped: git-ref.json: {error}");
-            Vec::new()
-        }
-    }
-}
 
 fn fields(parsed: &GitRef) -> Value {
     let time = parsed.mtime.map_or("", |time| if time == GitTime::Commit { "commit" } else { "checkout" });
@@ -38,19 +23,14 @@ fn fields(parsed: &GitRef) -> Value {
 /// All of golden/git-ref.json: what is a repository, what of it, and what is wrong with it.
 #[test]
 fn git_ref() {
-    for entry in table() {
-        let text = entry["ref"].as_str().unwrap();
-        match GitRef::parse(text) {
-            Ok(parsed) => assert_eq!(fields(&parsed), entry["git"], "{text}"),
-            Err(GitRefError::Invalid(message)) => {
-                assert_eq!(
-                    (Some(message.as_str()), Some(true)),
-                    (entry["error"].as_str(), entry["is_git"].as_bool())
-                );
-            }
-            Err(GitRefError::NotGit(_)) => assert_eq!(entry["is_git"].as_bool(), Some(false), "{text}"),
+    replay("git-ref.json", |entry| match GitRef::parse(entry["ref"].as_str().unwrap()) {
+        Ok(parsed) => differs(entry, &fields(&parsed), &entry["git"]),
+        Err(GitRefError::Invalid(message)) => {
+            let expected = (entry["error"].as_str(), entry["is_git"].as_bool());
+            differs(entry, (Some(message.as_str()), Some(true)), expected)
         }
-    }
+        Err(GitRefError::NotGit(_)) => differs(entry, Some(false), entry["is_git"].as_bool()),
+    });
 }
 
 #[test]

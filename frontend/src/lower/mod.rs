@@ -4,6 +4,7 @@
 //! are resolved (their ONBUILD triggers may bring in more); then the instructions of each reachable stage are
 //! dispatched in file order. The first error ends the work, as in BuildKit; what the engine cannot do yet is collected.
 
+mod base;
 mod checks;
 mod config;
 #[cfg(test)]
@@ -71,6 +72,8 @@ pub struct Lowered {
     pub diagnostics: Vec<Diagnostic>,
     /// The parameters of the target; missing when lowering stopped at an error.
     pub outline: Option<Outline>,
+    /// Files behind URLs and git trees that any lowered stage adds.
+    pub remote_ops: Vec<Op>,
 }
 
 /// As [`lower`], and tells what the target takes.
@@ -99,6 +102,7 @@ pub fn examine(dockerfile: &Dockerfile, options: &LowerOptions, resolver: &dyn R
         unset_left: MAX_DIAGNOSTICS,
         parameters: Vec::new(),
         diagnostics: Vec::new(),
+        remote_ops: Vec::new(),
     };
     let definition = match lowering.run() {
         Ok(definition) => Some(definition),
@@ -111,7 +115,12 @@ pub fn examine(dockerfile: &Dockerfile, options: &LowerOptions, resolver: &dyn R
     let failed = lowering.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     let mut diagnostics = lowering.diagnostics;
     diagnostics.extend(lowering.linter.finish());
-    Lowered { definition: definition.filter(|_| !failed), diagnostics, outline }
+    Lowered {
+        definition: definition.filter(|_| !failed),
+        diagnostics,
+        outline,
+        remote_ops: lowering.remote_ops,
+    }
 }
 
 /// The images that the target needs (with `all_stages`: that any stage needs), without repetitions, so that they can be resolved concurrently beforehand.
@@ -143,6 +152,7 @@ struct Lowering<'a, 'r> {
     /// What the outline is made of, by node.
     parameters: Vec<StageParameters>,
     diagnostics: Vec<Diagnostic>,
+    remote_ops: Vec<Op>,
 }
 
 /// An instruction's error without its place.
@@ -231,7 +241,7 @@ impl Lowering<'_, '_> {
             Diagnostic::error(message, node.lines).with_span(node.span).with_help(help)
         })?;
         let mut platform = request.platform;
-        let config = image.config;
+        let config = base::inherited(image.config);
         let implicit = node.platform.is_none() && self.plan.options.target_platform.is_none();
         let own = &self.plan.options.build_platform;
         if implicit && own.os == config.os && own.architecture == config.architecture {
@@ -370,6 +380,7 @@ impl Lowering<'_, '_> {
         state.config.variant.clone_from(&platform.variant);
         state.config.created = None;
         let root_digest = root.map(|root| self.vertices.digest(root));
+        self.remote_ops = self.vertices.remote().cloned().collect();
         Ok(Definition {
             vertices: std::mem::take(&mut self.vertices).into_order(root),
             image: ImageResult {

@@ -55,9 +55,6 @@ impl Lowering<'_, '_> {
         if !run.devices.is_empty() {
             self.refuse(Unsupported::Device, lines);
         }
-        if run.security == ast::SecurityMode::Insecure {
-            self.refuse(Unsupported::Insecure, lines);
-        }
 
         let lex = Lex { raw_quotes: true, skip_unset_env: true, ..self.plan.lex };
         let text = format!("{}{}", command.instruction.original, script.summary);
@@ -86,7 +83,10 @@ impl Lowering<'_, '_> {
                 ast::NetworkMode::None => NetworkMode::None,
                 ast::NetworkMode::Host => NetworkMode::Host,
             },
-            security: SecurityMode::Sandbox,
+            security: match run.security {
+                ast::SecurityMode::Sandbox => SecurityMode::Sandbox,
+                ast::SecurityMode::Insecure => SecurityMode::Insecure,
+            },
             mounts,
             pipes: script.pipes,
             extra_host_names: options.extra_hosts.iter().map(|(name, _)| name.clone()).collect(),

@@ -9,8 +9,6 @@ use crate::diagnostic::Diagnostic;
 pub(crate) enum Unsupported {
     /// `RUN --device`.
     Device,
-    /// `RUN --security=insecure`.
-    Insecure,
     /// SOURCE_DATE_EPOCH taken from a context or a stage.
     EpochOfSource,
 }
@@ -20,7 +18,6 @@ impl Unsupported {
     pub(crate) fn diagnostic(self, lines: LineRange) -> Diagnostic {
         let (what, help) = match self {
             Self::Device => ("RUN --device", "remove the flag"),
-            Self::Insecure => ("RUN --security=insecure", "run the step without the flag"),
             Self::EpochOfSource => {
                 ("SOURCE_DATE_EPOCH from a context or stage", "give the seconds since 1970 as a number")
             }

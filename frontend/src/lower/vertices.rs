@@ -68,6 +68,12 @@ impl Vertices {
         self.list[vertex].vertex.digest
     }
 
+    /// Operations whose content is behind a URL.
+    pub(super) fn remote(&self) -> impl Iterator<Item = &Op> {
+        let ops = self.list.iter().map(|made| &made.vertex.op);
+        ops.filter(|op| matches!(op, Op::Http(_) | Op::Git(_)))
+    }
+
     /// The vertex of a root; a local context becomes one by copying it into the empty root.
     pub(super) fn root(&mut self, root: &Root, stage: &str) -> Option<usize> {
         let name = match root {

@@ -1,7 +1,7 @@
 //! Writing caches: layers while later steps run, the records when the build is over, within a budget.
 
 use crate::cache::describe::Described;
-use crate::cache::{CacheExport, CacheMode, CacheTarget, Steps, backend};
+use crate::cache::{CacheExport, CacheMode, CacheTarget, Steps, backend, possible};
 use crate::error::BuildError;
 use crate::images::Images;
 use crate::push::Pusher;
@@ -102,7 +102,7 @@ impl CacheExports {
         cancel: &CancellationToken,
     ) -> Self {
         let cancel = cancel.child_token();
-        let targets = request.cache_to.iter().filter_map(|spec| {
+        let targets = possible(request, reporter).filter_map(|spec| {
             let backend = backend(&spec.target, images)?;
             let mount_prefix = match &spec.target {
                 CacheTarget::Registry { reference, .. } => Some(format!("{}/", reference.domain())),

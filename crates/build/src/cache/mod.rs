@@ -13,7 +13,7 @@ pub(crate) use inline::{drop_inherited, inline_cache, wants_inline};
 use crate::images::Images;
 use crate::request::BuildRequest;
 use rbuild_cache::{Backend, Form, Importer, LocalBackend, RegistryBackend};
-use rbuild_event::Reporter;
+use rbuild_event::{Event, Reporter};
 use rbuild_layer::Compression;
 use rbuild_oci::{Digest, Platform, Reference};
 use rbuild_registry::ClientConfig;
@@ -116,7 +116,14 @@ pub(crate) fn importer(
     platform: &Platform,
     reporter: &Reporter,
 ) -> Importer {
-    let backends = request.cache_from.iter().map(|import| -> Arc<dyn Backend> {
+    let is_asked = |import: &&CacheImport| match import {
+        CacheImport::Registry { reference, .. } if request.offline => {
+            offline(reference, "read", reporter);
+            false
+        }
+        _ => true,
+    };
+    let backends = request.cache_from.iter().filter(is_asked).map(|import| -> Arc<dyn Backend> {
         match import {
             CacheImport::Registry { reference, .. } => {
                 Arc::new(RegistryBackend::new(images.client().clone(), reference))
@@ -127,6 +134,22 @@ pub(crate) fn importer(
     let ignored = matches!(request.no_cache, NoCache::All);
     let backends = if ignored { Vec::new() } else { backends.collect() };
     Importer::new(backends, platform.clone(), reporter.clone())
+}
+
+fn offline(reference: &Reference, what: &str, reporter: &Reporter) {
+    let text = format!("cache {} is not {what} under --offline", reference.familiar());
+    reporter.report(Event::Warning { text });
+}
+
+/// The exports that can be done: none to a registry under --offline.
+fn possible<'a>(request: &'a BuildRequest, reporter: &'a Reporter) -> impl Iterator<Item = &'a CacheExport> {
+    request.cache_to.iter().filter(|export| match &export.target {
+        CacheTarget::Registry { reference, .. } if request.offline => {
+            offline(reference, "written", reporter);
+            false
+        }
+        _ => true,
+    })
 }
 
 /// The place of an export; `None` for an inline one.

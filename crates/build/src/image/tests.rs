@@ -45,6 +45,7 @@ fn at(seconds: i64) -> Option<String> {
 
 const OLD: &str = "2020-01-01T00:00:00Z";
 
+/// B-009, B-011
 #[test]
 fn b_009_metadata_before_the_first_new_layer_has_that_layers_time() {
     let image = image(&[("+base", Some(OLD))], &["-ENV", "+RUN", "-CMD", "+COPY", "-LABEL"]);
@@ -53,6 +54,7 @@ fn b_009_metadata_before_the_first_new_layer_has_that_layers_time() {
     assert_eq!(times(&image, &layers), (vec![old, at(100), at(100), at(100), at(200), at(200)], at(200)));
 }
 
+/// B-009, B-011
 #[test]
 fn b_009_without_a_new_layer_the_last_known_time_counts() {
     let only_metadata = image(&[("+base", Some(OLD))], &["-ENV"]);
@@ -61,6 +63,7 @@ fn b_009_without_a_new_layer_the_last_known_time_counts() {
     assert_eq!(times(&image(&[], &["-ENV"]), &[]), (vec![None], None), "scratch with metadata has no time");
 }
 
+/// B-010
 #[test]
 fn b_010_entries_with_a_layer_match_the_layers() {
     let config_of = |base: &[(&str, Option<&str>)], layers: &[ImageLayer]| config(&image(base, &[]), layers);
@@ -71,6 +74,7 @@ fn b_010_entries_with_a_layer_match_the_layers() {
     assert_eq!(too_many.history.iter().map(|entry| entry.empty_layer).collect::<Vec<_>>(), [false, true]);
 }
 
+/// B-012
 #[test]
 fn b_012_new_entries_are_clamped_and_the_bases_stay() {
     let mut image = image(&[("+base", Some("2099-01-01T00:00:00Z"))], &["+RUN", "-CMD"]);
@@ -84,6 +88,7 @@ fn b_012_new_entries_are_clamped_and_the_bases_stay() {
     assert_eq!(times(&image, &earlier).0[1], at(500), "what is older than the epoch keeps its time");
 }
 
+/// B-006
 #[test]
 fn b_006_the_config_is_sorted_and_escaped_as_go_does() {
     let mut image = image(&[], &["-CMD [\"a && b\"]"]);
@@ -93,4 +98,21 @@ fn b_006_the_config_is_sorted_and_escaped_as_go_does() {
     assert!(text.starts_with(r#"{"aardvark":1,"architecture":"""#), "{text}");
     assert!(text.contains(r"a \u0026\u0026 b"), "{text}");
     assert_eq!(made.descriptor.digest, Digest::of(&made.manifest));
+    // No blanks, `<` and `>` escaped, the parts in the order of Go's structs.
+    let config = r#"{"Shell":["s"],"OnBuild":["RUN <x>"],"Healthcheck":{"Retries":1,"Test":["NONE"]},"ArgsEscaped":true,
+        "StopSignal":"9","Labels":{"b":"2","a":"1"},"WorkingDir":"/w","Volumes":{"/v":{}},"Cmd":["c"],"Entrypoint":["e"],
+        "Env":["A=1"],"ExposedPorts":{"80/tcp":{}},"User":"u"}"#;
+    image.config.config = serde_json::from_str(config).unwrap();
+    image.config.author = Some("me".into());
+    image.config.architecture = "arm64".into();
+    image.config.os = "linux".into();
+    let text = String::from_utf8(documents(&image, &[layer("a", Some(0))]).unwrap().config).unwrap();
+    let diff_id = Digest::of("a");
+    let want = format!(
+        "{}{}{}",
+        r#"{"aardvark":1,"architecture":"arm64","author":"me","config":{"User":"u","ExposedPorts":{"80/tcp":{}},"Env":["A=1"],"Entrypoint":["e"],"Cmd":["c"],"Volumes":{"/v":{}},"WorkingDir":"/w","Labels":{"a":"1","b":"2"},"StopSignal":"9","ArgsEscaped":true,"Healthcheck":{"Test":["NONE"],"Retries":1},"OnBuild":["RUN \u003cx\u003e"],"Shell":["s"]},"#,
+        r#""created":"1970-01-01T00:00:00Z","history":[{"created":"1970-01-01T00:00:00Z","created_by":"-CMD [\"a \u0026\u0026 b\"]","comment":"buildkit.dockerfile.v0","empty_layer":true},{"created":"1970-01-01T00:00:00Z","comment":"buildkit.exporter.image.v0"}],"#,
+        format_args!(r#""os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#),
+    );
+    assert_eq!(text, want);
 }

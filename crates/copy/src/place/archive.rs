@@ -1,69 +1,101 @@
-//! Unpacked archives.
+//! Unpacked archives: what `tar -x` would do in the destination, in the order of the archive.
 
-use super::{Placer, linked};
+use super::Placer;
 use crate::CopyError;
 use crate::error::{clamped, io};
 use crate::selection::{Root, Selected};
-use rbuild_tree::{Metadata, Resolved, TreePath, is_loop, resolve_with};
-use std::collections::HashMap;
+use rbuild_tree::{FileKind, Metadata, Resolved, TreePath, resolve_with};
+
+/// The parent used last: its name in the archive and where that is.
+type Last = Option<(TreePath, TreePath)>;
 
 impl Placer<'_> {
-    /// Puts the contents of an archive into the directory `dest`. What is in the way of an entry is replaced; directories
-    /// the archive only implies go through symlinks, which lead nowhere outside `dest`.
+    /// Puts the contents of an archive into the directory `dest`, entry by entry. What is in the way of an entry is
+    /// replaced, but directories merge. Symlinks in the middle of a name, and one that a directory's name ends in, are
+    /// followed; they lead nowhere outside `dest`. A hard link's target is looked for in the destination.
     pub(super) fn archive(&mut self, root: &Root, dest: &str) -> Result<(), CopyError> {
         let base = self.view.resolve(&clamped(dest)?)?.path;
         self.make_dirs(&base)?;
-        let linked = linked(root);
-        let mut dirs: HashMap<TreePath, TreePath> = HashMap::from([(TreePath::root(), base.clone())]);
+        let mut last = None;
         for entry in &root.entries {
-            let (Some(parent), Some(name)) = (entry.dest.parent(), entry.dest.file_name()) else { continue };
-            // Every directory comes before what it holds.
-            let Some(parent) = dirs.get(&parent) else { continue };
-            let path = parent.join(name);
-            let existing = self.view.stat(&path)?;
-            if entry.meta.is_dir() {
-                let path = self.archived_directory(entry, path, existing, &base)?;
-                dirs.insert(entry.dest.clone(), path);
-                continue;
-            }
-            if existing.as_ref().is_some_and(Metadata::is_dir) {
-                self.view.clear_below(&path);
-            }
-            let group = self.group(entry, &linked);
-            self.view.put(path, self.owned(&entry.meta), self.data(entry), group, existing);
+            self.archived(entry, &base, &mut last)?;
         }
         Ok(())
     }
 
-    /// Makes or updates a directory; gives where it is.
-    fn archived_directory(
-        &mut self,
-        entry: &Selected,
-        path: TreePath,
-        existing: Option<Metadata>,
-        base: &TreePath,
-    ) -> Result<TreePath, CopyError> {
-        if entry.implied && existing.is_some() {
-            match self.resolve_below(base, &path)? {
-                Some(Resolved { path, meta: Some(meta) }) if meta.is_dir() => return Ok(path),
-                Some(_) | None => {}
+    fn archived(&mut self, entry: &Selected, base: &TreePath, last: &mut Last) -> Result<(), CopyError> {
+        let (Some(parent), Some(name)) = (entry.dest.parent(), entry.dest.file_name()) else { return Ok(()) };
+        let mut path = match last {
+            Some((known, real)) if *known == parent => real.join(name),
+            _ => {
+                let real = self.resolve_below(base, &parent)?.path;
+                self.make_implied(base, &real)?;
+                let path = real.join(name);
+                *last = Some((parent, real));
+                path
             }
+        };
+        let mut existing = self.view.stat(&path)?;
+        if entry.meta.is_dir() {
+            if existing.as_ref().is_some_and(|meta| !meta.is_dir()) {
+                let below = path.strip_prefix(base).unwrap_or_default();
+                Resolved { path, meta: existing } = self.resolve_below(base, &below)?;
+                self.make_implied(base, &path.parent().unwrap_or_default())?;
+                *last = None;
+            }
+            // The destination itself is not the archive's to change.
+            if path != *base {
+                self.view.put(path, self.owned(&entry.meta), None, None, existing);
+            }
+            return Ok(());
         }
-        let mut meta = self.owned(&entry.meta);
-        if entry.implied {
-            meta.mtime = self.options.created_time;
+        if existing.as_ref().is_some_and(|meta| matches!(meta.kind, FileKind::Directory | FileKind::Symlink))
+        {
+            // It may have been part of the way to the parent used last.
+            *last = None;
         }
-        self.view.put(path.clone(), meta, None, None, existing);
-        Ok(path)
+        if existing.as_ref().is_some_and(Metadata::is_dir) {
+            self.view.clear_below(&path);
+        }
+        let Some(target) = &entry.hard_link_to else {
+            self.view.put(path, self.owned(&entry.meta), self.data(entry), None, existing);
+            return Ok(());
+        };
+        let target = self.link_target(base, target)?;
+        match self.view.link(path.clone(), &self.owned(&entry.meta), &target, existing)? {
+            true => Ok(()),
+            false => Err(CopyError::LinkTarget { path, target }),
+        }
     }
 
-    /// Follows `path`, which is below `base`, with `base` as root; `None` when that never ends.
-    fn resolve_below(&self, base: &TreePath, path: &TreePath) -> Result<Option<Resolved>, CopyError> {
-        let below = path.strip_prefix(base).unwrap_or_default();
-        match resolve_with(|path| self.view.lstat(&base.join_path(path)), &below, true) {
-            Ok(found) => Ok(Some(Resolved { path: base.join_path(&found.path), meta: found.meta })),
-            Err(error) if is_loop(&error) => Ok(None),
-            Err(error) => Err(io("resolve", path)(error)),
+    /// Where a hard link's target is; a symlink there is itself the target.
+    fn link_target(&self, base: &TreePath, target: &TreePath) -> Result<TreePath, CopyError> {
+        match (target.parent(), target.file_name()) {
+            (Some(parent), Some(name)) => Ok(self.resolve_below(base, &parent)?.path.join(name)),
+            _ => Ok(base.clone()),
+        }
+    }
+
+    /// Makes the directories from `base` down to `path` that are missing: mode 0755 and root's, whatever --chown says.
+    fn make_implied(&mut self, base: &TreePath, path: &TreePath) -> Result<(), CopyError> {
+        for dir in path.ancestors().chain([path.clone()]).filter(|dir| dir.starts_with(base)) {
+            match self.view.stat(&dir)? {
+                Some(meta) if meta.is_dir() => {}
+                Some(_) => return Err(CopyError::ParentNotDirectory(dir)),
+                None => {
+                    let meta = Metadata::directory(self.options.created_time);
+                    self.view.put(dir, meta, None, None, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows `path`, which is relative to `base`, with `base` as root.
+    fn resolve_below(&self, base: &TreePath, path: &TreePath) -> Result<Resolved, CopyError> {
+        match resolve_with(|path| self.view.lstat(&base.join_path(path)), path, true) {
+            Ok(found) => Ok(Resolved { path: base.join_path(&found.path), meta: found.meta }),
+            Err(error) => Err(io("resolve", &base.join_path(path))(error)),
         }
     }
 }

@@ -174,23 +174,6 @@ fn owners_and_modes_are_the_resulting_ones() {
     assert_eq!(modes(Ownership::Keep, Some("go=u")), [(0o4666, 5, 6), (0o777, 5, 6), (0o1777, 0, 0)]);
 }
 
-#[test]
-fn modes_as_git_knows_them() {
-    let modes = |umask: u32| {
-        let tree = MemTree::new()
-            .dir("d")
-            .mode(0o777 & !umask)
-            .file("d/f", "")
-            .mode(0o4766 & !umask)
-            .symlink("d/l", "f");
-        let options = SelectOptions { git_modes: true, ..SelectOptions::default() };
-        let selection = select(&tree.file("d/g", "").mode(0o666 & !umask), ".", &options).unwrap();
-        selection.roots[0].entries.iter().map(|e| e.meta.mode).collect::<Vec<_>>()
-    };
-    assert_eq!(modes(0), [0o755, 0o755, 0o644, 0o777]);
-    assert_eq!(modes(0), modes(0o77));
-}
-
 /// A-105, B-017
 #[test]
 fn hard_links_are_kept_within_a_source() {

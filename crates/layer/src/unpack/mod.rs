@@ -4,11 +4,13 @@ mod dirs;
 mod files;
 mod place;
 mod resolve;
+mod stage;
 mod stream;
 
 pub use dirs::MAX_DIRECTORY_BYTES;
 pub(crate) use files::list;
 pub(crate) use resolve::open_real;
+pub use stage::{MAX_ARCHIVE_NAME_BYTES, StagedEntry, stage_archive};
 
 use crate::{
     AUFS_PREFIX, Decompressor, OPAQUE_NAME, TarEntry, TarError, TarKind, TarReader, UnpackError,
@@ -17,6 +19,7 @@ use crate::{
 use place::Placer;
 use rbuild_oci::Digest;
 use rbuild_tree::{TreePath, Xattrs};
+use resolve::io_error;
 use std::collections::HashMap;
 use std::io::{BufRead, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -51,7 +54,8 @@ pub struct Unpacked {
     /// Entries in the tar.
     pub entries: u64,
     /// Directories that no entry describes but entries lie in, where they were created: mode 0755, owner 0:0, time 0. A layer
-    /// below may know better; whoever stacks the layers should copy its metadata.
+    /// below may know better; whoever stacks the layers should copy its metadata. A directory in the place of one that this
+    /// layer deletes is not among them.
     pub implied_parents: Vec<TreePath>,
 }
 

@@ -160,8 +160,9 @@ impl<'d> Placer<'d> {
             Ok(fd) => Dir { fd: Rc::new(fd), real: wanted.clone() },
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
                 let dirs = &mut self.dirs;
-                walk(self.root, entry, wanted, Missing::Create, |real| {
-                    dirs.insert(entry, real, DirMeta::implied())
+                walk(self.root, entry, wanted, Missing::Create, |real, hides| {
+                    // What hides the directory below does not take after it.
+                    dirs.insert(entry, real, DirMeta { implied: !hides, ..DirMeta::implied() })
                 })?
                 .ok_or_else(|| io_error(entry, "create its directory")(Errno::NOENT))?
             }
@@ -240,7 +241,7 @@ impl<'d> Placer<'d> {
         let missing = || UnpackError::LinkTarget { path: path.clone(), target: target.clone() };
         let target_name = target.file_name().ok_or_else(|| bad("a hard link to the root"))?;
         let parent = target.parent().unwrap_or_default();
-        let from = walk(self.root, path, &parent, Missing::Fail, |_| Ok(()))?.ok_or_else(missing)?;
+        let from = walk(self.root, path, &parent, Missing::Fail, |_, _| Ok(()))?.ok_or_else(missing)?;
         let stat = stat_name(&from.fd, target_name).map_err(io_error(path, "look at its target"))?;
         let stat = stat.filter(|s| !(self.overlay && is_whiteout(s))).ok_or_else(missing)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {

@@ -56,14 +56,15 @@ pub(super) fn stat_name(dir: &OwnedFd, name: &std::ffi::OsStr) -> rustix::io::Re
 }
 
 /// Walks from the root to the directory `wanted`, one component after the other, following symlinks inside the root
-/// (`..` and absolute targets end there). Missing directories are created with mode 0755 and handed to `created`.
+/// (`..` and absolute targets end there). Missing directories are created and handed to `created`, with whether they hide
+/// what a layer below has in their place.
 /// `None` when one is missing and is not to be created.
 pub(super) fn walk(
     root: BorrowedFd<'_>,
     entry: &TreePath,
     wanted: &TreePath,
     missing: Missing,
-    mut created: impl FnMut(&TreePath) -> Result<(), UnpackError>,
+    mut created: impl FnMut(&TreePath, bool) -> Result<(), UnpackError>,
 ) -> Result<Option<Dir>, UnpackError> {
     let bad = |reason| UnpackError::Entry { path: entry.clone(), reason };
     let open = |real: &TreePath| open_real(root, real).map_err(io_error(entry, "open its directory"));
@@ -111,12 +112,12 @@ pub(super) fn walk(
                 make_dir(&fd, &name, entry)?;
                 let made = open_child(&fd, &name).map_err(io_error(entry, "open its directory"))?;
                 set_opaque(&made).map_err(io_error(entry, "mark its directory opaque"))?;
-                created(&next)?;
+                created(&next, true)?;
             }
             Some(_) => return Err(bad("a file stands where it needs a directory")),
             None => {
                 make_dir(&fd, &name, entry)?;
-                created(&next)?;
+                created(&next, false)?;
             }
         }
         fd = open_child(&fd, &name).map_err(io_error(entry, "open its directory"))?;

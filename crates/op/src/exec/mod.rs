@@ -4,7 +4,6 @@ mod bind;
 mod cache_mount;
 mod key;
 mod mounts;
-mod ssh;
 
 pub(crate) use bind::BoundCell;
 
@@ -47,8 +46,9 @@ impl ExecStep {
         if self.op.network == NetworkMode::Host && !self.engine.settings.allow_host_network {
             return Err(OpFailure::NotAllowed { what: "RUN --network=host", entitlement: "network.host" });
         }
-        if self.op.security == SecurityMode::Insecure {
-            return Err(OpFailure::NotSupported("RUN --security=insecure".into()));
+        if self.op.security == SecurityMode::Insecure && !self.engine.settings.allow_insecure {
+            let (what, entitlement) = ("RUN --security=insecure", "security.insecure");
+            return Err(OpFailure::NotAllowed { what, entitlement });
         }
         Ok(())
     }
@@ -61,6 +61,7 @@ impl ExecStep {
         spec.cwd = op.cwd.clone();
         spec.user = op.user.clone();
         spec.network = network_of(op.network);
+        spec.privileged = op.security == SecurityMode::Insecure;
         spec.hosts = hosts(&hostname, &op.extra_hosts);
         spec.hostname = hostname;
         spec.resolv_conf = self.engine.settings.resolv_conf.clone();

@@ -2,18 +2,20 @@
 
 use super::bind::{Bound, NAME};
 use super::cache_mount::{CacheMounts, Wishes};
-use super::ssh::AgentSocket;
 use crate::bridge::blocking;
 use crate::engine::Engine;
 use crate::error::OpFailure;
 use crate::layer::Root;
 use crate::secret::Secret;
+use crate::ssh::AgentSocket;
 use rbuild_copy::SelectOptions;
 use rbuild_ir::{ExecOp, Mount, MountKind, Source};
 use rbuild_oci::Digest;
 use rbuild_runtime::{FileContent, MountKind as Kind, MountSpec, Rlimit, Scratch, Spec};
 use rbuild_solver::{Inputs, OpError, StepContext};
 use rbuild_store::LayerIngest;
+use rbuild_tree::TreePath;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Where heredoc scripts are.
@@ -59,7 +61,8 @@ impl StepMounts {
                 MountKind::Secret { .. } => files.extend(all.secret(asking.engine, mount)?),
                 MountKind::Ssh { .. } => files.extend(all.agent(asking.engine, mount)?),
                 MountKind::Bind { from, source } => {
-                    let kind = all.bind(asking, from, source, mount.readonly).await?;
+                    let kind = all.bind(asking, from, source, mount.readonly).await;
+                    let kind = kind.map_err(|error| at_target(error, mount))?;
                     directories.push((mount, Some(kind), None));
                 }
                 MountKind::Tmpfs { size } => {
@@ -78,6 +81,9 @@ impl StepMounts {
         // As in BuildKit: by target, so that an outer mount never hides an inner one; of equal targets the last counts.
         directories.sort_by(|(a, ..), (b, ..)| a.target.cmp(&b.target));
         for (mount, kind, cache) in directories {
+            if let Some(cache) = cache.and_then(|id| all.caches.get(&id)) {
+                check_part(cache.path(), &below(mount)).map_err(|error| at_target(error, mount))?;
+            }
             let kind = match (kind, cache.and_then(|id| all.caches.get(&id))) {
                 (Some(kind), _) => kind,
                 (None, Some(cache)) => Kind::Bind { source: cache.path().to_owned(), subpath: below(mount) },
@@ -169,10 +175,41 @@ impl StepMounts {
         let Some(agent) = engine.settings.confidential.agents.get(id) else {
             return if *required { Err(OpFailure::NoAgent(id.clone()).into()) } else { Ok(None) };
         };
-        let socket = AgentSocket::open(engine, agent, *mode, (*uid, *gid))?;
+        let socket = AgentSocket::open(&engine.store, agent, *mode, (*uid, *gid))?;
         let kind = Kind::Bind { source: socket.path().to_owned(), subpath: String::new() };
         self.agents.push(socket);
         Ok(Some(MountSpec { target: mount.target.clone(), kind, readonly: mount.readonly }))
+    }
+}
+
+/// The part of a cache mount that is to be shown must be there: nobody else makes it.
+fn check_part(directory: &Path, part: &str) -> Result<(), OpError> {
+    if part.is_empty() {
+        return Ok(());
+    }
+    let path = TreePath::clamped(part).map_err(|error| OpFailure::MountSource(error.to_string()))?;
+    let tree = rbuild_tree::DirTree::open(directory)?;
+    match rbuild_tree::resolve(&tree, &path, true)?.meta {
+        Some(_) => Ok(()),
+        None => Err(OpFailure::MountSource(format!("\"{path}\": not found")).into()),
+    }
+}
+
+/// Says which of a step's mounts it is whose source is not there.
+fn at_target(error: OpError, mount: &Mount) -> OpError {
+    let kind = match &mount.kind {
+        MountKind::Cache { id, .. } => format!("cache mount {id:?}"),
+        _ => "bind mount".to_owned(),
+    };
+    match error.downcast::<OpFailure>() {
+        Ok(failure) => match *failure {
+            OpFailure::MountSource(what) => {
+                let target = &mount.target;
+                OpFailure::MountSource(format!("the source of the {kind} at {target}: {what}")).into()
+            }
+            other => other.into(),
+        },
+        Err(error) => error,
     }
 }
 

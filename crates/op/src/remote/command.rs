@@ -5,6 +5,7 @@
 
 use super::{Remote, basic, host_of};
 use crate::error::OpFailure;
+use crate::ssh::{AgentSocket, SshAgent};
 use rbuild_ir::RemoteUrl;
 use rbuild_solver::{OpError, StepContext};
 use std::ffi::{OsStr, OsString};
@@ -62,10 +63,14 @@ pub(super) struct Git {
     /// [`CONFIG`] in a file.
     config: PathBuf,
     env: Vec<(String, OsString)>,
+    /// Protocols that may be used, none when offline.
+    protocols: &'static str,
     /// As it may be shown.
     shown: String,
     /// The remote without password, for the command line.
     pub(super) url: String,
+    /// Answers for keys that were given as files.
+    _agent: Option<AgentSocket>,
 }
 
 /// What a git process left.
@@ -94,8 +99,16 @@ impl Remote {
         if let Some(dir) = self.config.ca_dirs.first() {
             env.push(("GIT_SSL_CAPATH".to_owned(), dir.into()));
         }
-        if let Some(agent) = self.confidential.agents.get("default") {
-            env.push(("SSH_AUTH_SOCK".to_owned(), agent.into()));
+        let mut agent = None;
+        match self.confidential.agents.get("default") {
+            Some(SshAgent::Socket(path)) => env.push(("SSH_AUTH_SOCK".to_owned(), path.into())),
+            Some(keys) => {
+                let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+                let socket = AgentSocket::open(&self.store, keys, 0o600, own)?;
+                env.push(("SSH_AUTH_SOCK".to_owned(), socket.path().into()));
+                agent = Some(socket);
+            }
+            None => {}
         }
         let secret = self.git_authorization(host_of(&url))?.map(|authorization| authorization.header);
         if let Some(header) = userinfo.map(|(user, password)| basic(&user, &password)).or(secret)
@@ -110,8 +123,10 @@ impl Remote {
             program_path: self.config.helper_path.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
             config: self.write_git_config()?,
             env,
+            protocols: if self.resolving.offline { "none" } else { PROTOCOLS },
             shown: remote.redacted(),
             url,
+            _agent: agent,
         })
     }
 
@@ -136,7 +151,7 @@ impl Git {
         args: &[S],
         step: &StepContext,
     ) -> Result<Output, OpError> {
-        self.run_with(dir, args, PROTOCOLS, step).await
+        self.run_with(dir, args, self.protocols, step).await
     }
 
     /// [`Git::run`] that may read repositories of this machine: only for our own ones.

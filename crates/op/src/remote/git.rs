@@ -1,11 +1,11 @@
 //! Which commit a git reference means, and bringing it here (A-116, A-117, C-016).
 
-use super::Remote;
 use super::command::Git;
+use super::{Remote, git_pin_name, now};
 use crate::error::OpFailure;
 use rbuild_ir::{GitOp, is_commit, is_commit_prefix, is_reference};
 use rbuild_solver::{OpError, StepContext};
-use rbuild_store::Store;
+use rbuild_store::{GitReference, Store};
 use std::path::{Path, PathBuf};
 
 /// What a reference leads to.
@@ -39,12 +39,40 @@ impl Remote {
                 let by_name = !op.fetch_by_commit && !op.reference.is_empty();
                 Ok(Commit { id: id.to_owned(), reference: None, unverified: by_name })
             }
-            None => self.ask(op, step).await,
+            None => self.locked_or_asked(op, step).await,
         }
+    }
+
+    /// Id of the commit that a reference leads to.
+    ///
+    /// # Errors
+    /// As [`Remote::tree`].
+    pub async fn commit_id(&self, op: &GitOp, step: &StepContext) -> Result<String, OpError> {
+        Ok(self.commit(op, step).await?.id)
+    }
+
+    /// The commit that the lock names, else what the reference was when the remote was last asked, if that is recent
+    /// enough, else what it is now.
+    async fn locked_or_asked(&self, op: &GitOp, step: &StepContext) -> Result<Commit, OpError> {
+        if let Some(id) = self.resolving.git(op)? {
+            check(op, &id, None)?;
+            return Ok(Commit { id, reference: None, unverified: false });
+        }
+        let name = git_pin_name(op);
+        if let Some(known) = self.store.git_reference(&name)?
+            && self.resolving.is_fresh(known.asked, now())
+        {
+            check(op, &known.commit, Some(&known.own))?;
+            return Ok(Commit { id: known.commit, reference: Some(known.reference), unverified: false });
+        }
+        self.ask(op, step).await
     }
 
     /// Asks the remote for its references.
     async fn ask(&self, op: &GitOp, step: &StepContext) -> Result<Commit, OpError> {
+        if self.resolving.offline {
+            return Err(OpFailure::Offline(git_pin_name(op)).into());
+        }
         let git = self.git(&op.remote)?;
         let dir = self.store.root().join("git");
         let name = if op.reference.is_empty() { "HEAD" } else { op.reference.as_str() };
@@ -57,6 +85,13 @@ impl Remote {
             reference: name.to_owned(),
         })?;
         check(op, &found.commit, Some(&found.own))?;
+        let known = GitReference {
+            commit: found.commit.clone(),
+            own: found.own.clone(),
+            reference: found.name.clone(),
+            asked: now(),
+        };
+        self.store.remember_git_reference(&git_pin_name(op), &known)?;
         Ok(Commit { id: found.commit, reference: Some(found.name), unverified: false })
     }
 
@@ -77,6 +112,9 @@ impl Remote {
         self.prepare(&dir, git, step).await?;
         if self.has(&dir, &commit.id, git, step).await? {
             return Ok(dir);
+        }
+        if self.resolving.offline {
+            return Err(OpFailure::Offline(format!("commit {} of {}", commit.id, op.remote)).into());
         }
         let shallow =
             ["fetch", "--quiet", "--no-tags", "--depth=1", "--no-write-fetch-head", "--", git.url.as_str()];

@@ -1,6 +1,6 @@
 //! Files behind URLs.
 
-use super::{Remote, host_of};
+use super::{PinnedFile, Remote, host_of, now};
 use crate::error::OpFailure;
 use rbuild_event::Event;
 use rbuild_ir::HttpOp;
@@ -32,21 +32,35 @@ impl From<Fetched> for HttpFile {
     }
 }
 
+impl From<PinnedFile> for HttpFile {
+    fn from(pin: PinnedFile) -> Self {
+        Self { digest: pin.digest, size: pin.size, modified: pin.modified }
+    }
+}
+
 impl Remote {
     /// Brings the file into the store, unless it is there and the server says that it is still the same. A file whose
-    /// digest is given and which is in the store is not asked for.
+    /// digest is given or locked and which is in the store is not asked for.
     ///
     /// # Errors
-    /// `DownloadError`, or [`OpFailure::WrongChecksum`].
+    /// `DownloadError`, or [`OpFailure::WrongChecksum`], [`OpFailure::NotAsLocked`], [`OpFailure::NotLocked`],
+    /// [`OpFailure::Offline`].
     pub async fn file(&self, op: &HttpOp, step: &StepContext) -> Result<HttpFile, OpError> {
         let url = op.url.redacted();
-        if let Some(file) = self.pinned(op, &url)? {
+        let pin = match op.checksum {
+            None => self.resolving.url(&url)?,
+            Some(_) => None,
+        };
+        if let Some(file) = self.at_hand(op, &url, pin.as_ref())? {
             return Ok(file);
+        }
+        if self.resolving.offline {
+            return Err(OpFailure::Offline(url).into());
         }
         let key = Digest::of(format!("http\n{url}"));
         let _lock = crate::cache::lock_key(&self.store, &key, &step.cancel, || {}).await?;
         // Another step or process may just have fetched it.
-        if let Some(file) = self.pinned(op, &url)? {
+        if let Some(file) = self.at_hand(op, &url, pin.as_ref())? {
             return Ok(file);
         }
         let known = self.store.fetched(&url)?;
@@ -54,16 +68,29 @@ impl Remote {
             file = self.download(op, &url, known, step) => file?,
             () = step.cancel.cancelled() => return Err(OpFailure::Canceled.into()),
         };
-        match op.checksum {
-            Some(expected) if expected != file.digest => {
+        match (op.checksum, pin) {
+            (Some(expected), _) if expected != file.digest => {
                 Err(OpFailure::WrongChecksum { url, expected, found: file.digest }.into())
             }
+            (None, Some(pin)) if pin.digest != file.digest => {
+                Err(OpFailure::NotAsLocked { url, expected: pin.digest, found: file.digest }.into())
+            }
+            (None, Some(pin)) => Ok(pin.into()),
             _ => Ok(file),
         }
     }
 
-    fn pinned(&self, op: &HttpOp, url: &str) -> Result<Option<HttpFile>, OpError> {
-        let Some(digest) = op.checksum else { return Ok(None) };
+    /// The file, if nobody need be asked for it.
+    fn at_hand(&self, op: &HttpOp, url: &str, pin: Option<&PinnedFile>) -> Result<Option<HttpFile>, OpError> {
+        if let Some(pin) = pin {
+            let here = self.store.blob_size(&pin.digest)? == Some(pin.size);
+            return Ok(here.then(|| pin.clone().into()));
+        }
+        let Some(digest) = op.checksum else {
+            let known = self.store.fetched(url)?;
+            let fresh = known.filter(|known| self.resolving.is_fresh(known.asked, now()));
+            return Ok(fresh.map(HttpFile::from));
+        };
         if let Some(known) = self.store.fetched(url)?.filter(|known| known.digest == digest) {
             return Ok(Some(known.into()));
         }
@@ -98,13 +125,16 @@ impl Remote {
         let open = || store.ingest_unhashed().map_err(io::Error::other);
         match self.client.download(&request, open, progress(url, step)).await? {
             Downloaded::NotModified => {
-                Ok(known.ok_or("internal error: a file that nobody knew is not modified")?.into())
+                let known = known.ok_or("internal error: a file that nobody knew is not modified")?;
+                let known = Fetched { asked: now(), ..known };
+                store.remember_fetched(url, &known)?;
+                Ok(known.into())
             }
             Downloaded::File { sink, digest, size, validators } => {
                 sink.commit_as(digest, size)?;
                 let modified = validators.modified();
                 let Validators { etag, last_modified } = validators;
-                let fetched = Fetched { digest, size, etag, last_modified, modified };
+                let fetched = Fetched { digest, size, etag, last_modified, modified, asked: now() };
                 store.remember_fetched(url, &fetched)?;
                 Ok(fetched.into())
             }

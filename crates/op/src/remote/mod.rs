@@ -4,10 +4,12 @@ mod checkout;
 mod command;
 mod git;
 mod http;
+mod resolving;
 
 pub(crate) use checkout::preimage;
 pub(crate) use git::Commit;
 pub use http::HttpFile;
+pub use resolving::{PinnedFile, Pins, Resolving, git_pin_name};
 
 use crate::error::OpFailure;
 use crate::secret::Confidential;
@@ -26,6 +28,7 @@ pub struct Remote {
     config: Arc<ClientConfig>,
     /// `HTTP_AUTH_…` and `GIT_AUTH_…` secrets, and the agent called `default`.
     confidential: Confidential,
+    resolving: Resolving,
 }
 
 /// A secret that was found for a host.
@@ -40,7 +43,19 @@ struct Authorization {
 impl Remote {
     /// Fetches into `store`; `config` says how servers are reached.
     pub fn new(store: Store, config: ClientConfig, confidential: Confidential) -> Self {
-        Self { store, client: Client::new(config.clone()), config: Arc::new(config), confidential }
+        Self {
+            store,
+            client: Client::new(config.clone()),
+            config: Arc::new(config),
+            confidential,
+            resolving: Resolving::default(),
+        }
+    }
+
+    /// The same with another way to resolve names.
+    #[must_use]
+    pub fn resolving(self, resolving: Resolving) -> Self {
+        Self { resolving, ..self }
     }
 
     fn text_secret(&self, id: &str) -> Result<Option<String>, OpError> {
@@ -79,6 +94,11 @@ impl Remote {
         }
         Ok(None)
     }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    crate::layer::since_epoch(std::time::SystemTime::now()).0
 }
 
 /// The header of a user name and password.

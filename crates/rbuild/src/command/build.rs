@@ -51,14 +51,20 @@ pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
     }
 }
 
+/// Whether only the image's id is wanted (D-008).
+fn is_quiet(args: &BuildArgs) -> bool {
+    args.quiet || args.progress == ProgressArg::Quiet
+}
+
 fn mode(args: &BuildArgs) -> Mode {
-    if args.quiet {
+    if is_quiet(args) {
         return Mode::Quiet;
     }
     match args.progress {
         ProgressArg::Tty => Mode::Tty,
         ProgressArg::Plain => Mode::Plain,
-        ProgressArg::Quiet => Mode::Quiet,
+        ProgressArg::Quiet | ProgressArg::None => Mode::Quiet,
+        ProgressArg::Rawjson => Mode::RawJson { time: rbuild_build::time::format_rfc3339 },
         ProgressArg::Auto => {
             let dumb = environment("TERM").is_none_or(|term| term == "dumb");
             if std::io::stderr().is_terminal() && !dumb { Mode::Tty } else { Mode::Plain }
@@ -125,8 +131,12 @@ fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
         std::fs::write(file, text)
             .with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
     }
-    if args.quiet {
+    if is_quiet(args) {
         output::print(&id.map(|id| id + "\n").unwrap_or_default())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Whoever reads JSON, or wants to see nothing, has no use for a line of text.
+    if matches!(args.progress, ProgressArg::Rawjson | ProgressArg::None) {
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<String> = result.names.iter().map(|name| name.familiar()).collect();

@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod lock;
 pub(crate) mod outline;
 pub(crate) mod plan;
 pub(crate) mod prune;

@@ -9,7 +9,8 @@ use crate::request::prepare;
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rbuild_build::read_dockerfile;
+use rbuild_build::{other_frontend, read_dockerfile};
+use rbuild_frontend::ast::Dockerfile;
 use rbuild_frontend::{Diagnostic, Outline, OutlineMount, Target, parse, render};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -89,9 +90,13 @@ fn outline_json(outline: &Outline, text: &str) -> Value {
 
 /// The stages that can be built. Needs the text only.
 pub(crate) fn targets(args: &BuildArgs, format: TextOrJson) -> Result<ExitCode> {
-    let (name, bytes) = read_dockerfile(&prepare(args)?.request)?;
+    let request = prepare(args)?.request;
+    let (name, bytes) = read_dockerfile(&request)?;
     let text = String::from_utf8_lossy(&bytes);
-    let (dockerfile, diagnostics) = parse(&bytes);
+    let (dockerfile, diagnostics) = match other_frontend(&request, &bytes) {
+        Some(refusal) => (Dockerfile::default(), vec![refusal]),
+        None => parse(&bytes),
+    };
     let errors: Vec<&Diagnostic> = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).collect();
     if !errors.is_empty() {
         errors.iter().for_each(|error| report::line(&render(error, &name, &text)));

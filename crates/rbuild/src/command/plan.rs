@@ -35,8 +35,8 @@ fn kind(op: &Op) -> &'static str {
         Op::Exec(_) => "exec",
         Op::Copy(_) => "copy",
         Op::Mkdir(_) => "mkdir",
-        #[allow(unreachable_patterns, reason = "operations are added in another crate")]
-        _ => "other",
+        Op::Http(_) => "http",
+        Op::Git(_) => "git",
     }
 }
 

@@ -51,6 +51,7 @@ fn remove(store: &Store, text: &str, force: bool) -> Result<String> {
         }
     }
     if names.len() == all.len() {
+        store.remove_unnamed(&found.image.descriptor.digest)?;
         lines.push_str(&format!("Deleted: {}\n", found.image.descriptor.digest));
     }
     Ok(lines)

@@ -3,7 +3,7 @@
 use super::environment;
 use crate::exit::Usage;
 use anyhow::Result;
-use rbuild_build::{Confidential, MAX_SECRET_BYTES, Secret, csv_fields};
+use rbuild_build::{Confidential, MAX_KEY_BYTES, MAX_SECRET_BYTES, Secret, SshAgent, SshKey, csv_fields};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
@@ -30,8 +30,8 @@ pub(super) fn confidential(
         }
     }
     for text in agents {
-        let (id, socket) = agent(text)?;
-        found.agents.insert(id, socket);
+        let (id, agent) = agent(text)?;
+        found.agents.insert(id, agent);
     }
     Ok(found)
 }
@@ -136,8 +136,8 @@ fn read_file(id: &str, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `default`, `ID` or `ID=SOCKET`.
-fn agent(text: &str) -> Result<(String, PathBuf)> {
+/// `default`, `ID`, `ID=SOCKET` or `ID=KEY,KEY…`.
+fn agent(text: &str) -> Result<(String, SshAgent)> {
     let problem = |reason: String| Usage::new(format!("invalid --ssh `{text}`: {reason}"));
     let (id, value) = text.split_once('=').unwrap_or((text, ""));
     let id = if id.is_empty() { DEFAULT_AGENT } else { id };
@@ -145,29 +145,48 @@ fn agent(text: &str) -> Result<(String, PathBuf)> {
         "" => match environment("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) {
             Some(path) => vec![path],
             None => {
-                let reason =
-                    "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or write ID=SOCKET";
+                let reason = "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or write ID=SOCKET or \
+                              ID=KEYFILE";
                 return Err(problem(reason.into()).into());
             }
         },
         value => value.split(',').map(str::to_owned).collect(),
     };
+    let (mut sockets, mut keys) = (Vec::new(), Vec::new());
     for path in &paths {
-        let kind = std::fs::metadata(path)
-            .map_err(|error| problem(format!("cannot use `{path}`: {error}")))?
-            .file_type();
-        if !kind.is_socket() {
-            let reason = format!(
-                "`{path}` is not the socket of an agent; key files are not supported: add the key to an agent \
-                 (ssh-add {path}) and give --ssh {id}"
-            );
-            return Err(problem(reason).into());
+        let unusable = |error: std::io::Error| problem(format!("cannot use `{path}`: {error}"));
+        if std::fs::metadata(path).map_err(unusable)?.file_type().is_socket() {
+            sockets.push(std::path::absolute(path).map_err(unusable)?);
+        } else {
+            keys.push(read_key(Path::new(path)).map_err(|reason| problem(format!("`{path}`: {reason}")))?);
         }
     }
-    match &paths[..] {
-        [path] => Ok((id.to_owned(), std::path::absolute(path).map_err(|error| problem(error.to_string()))?)),
-        _ => Err(problem("only one socket can be given for an id".into()).into()),
+    let agent = match (sockets.len(), keys.len()) {
+        (1, 0) => SshAgent::Socket(sockets.remove(0)),
+        (0, _) => SshAgent::Keys(keys),
+        (_, 0) => return Err(problem("only one socket can be given for an id".into()).into()),
+        _ => {
+            return Err(
+                problem("invalid combination of keys and sockets: give them different ids".into()).into()
+            );
+        }
+    };
+    Ok((id.to_owned(), agent))
+}
+
+fn read_key(path: &Path) -> std::result::Result<SshKey, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Err("it is neither a socket nor a file".to_owned());
     }
+    let mut bytes = Vec::new();
+    file.take(MAX_KEY_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() > MAX_KEY_BYTES {
+        return Err(format!("it is larger than {MAX_KEY_BYTES} bytes: that is no key"));
+    }
+    let key = SshKey::parse(&bytes).map_err(|error| error.to_string());
+    bytes.fill(0);
+    key
 }
 
 #[cfg(test)]
@@ -228,16 +247,24 @@ mod tests {
     }
 
     #[test]
-    fn d_012_agents_are_sockets() {
+    fn d_012_agents_are_sockets_or_keys() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("agent");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let key = dir.path().join("id_ed25519");
         std::fs::write(&key, "key").unwrap();
-        assert_eq!(agent(&format!("x={}", socket.display())).unwrap(), ("x".into(), socket.clone()));
+        let (id, found) = agent(&format!("x={}", socket.display())).unwrap();
+        assert!(id == "x" && matches!(&found, SshAgent::Socket(path) if *path == socket), "{found:?}");
         assert_eq!(agent(&format!("={}", socket.display())).unwrap().0, "default");
-        let error = agent(&format!("default={}", key.display())).unwrap_err().to_string();
-        assert!(error.contains("key files are not supported") && error.contains("ssh-add"), "{error}");
+        let (socket, key) = (socket.display(), key.display());
+        for (value, words) in [
+            (format!("{key}"), "id_ed25519`: it is neither the socket of an agent nor a private key"),
+            (format!("{socket},{socket}"), "only one socket"),
+            ("/dev/null".to_owned(), "neither a socket nor a file"),
+        ] {
+            let error = agent(&format!("default={value}")).unwrap_err().to_string();
+            assert!(error.contains(words), "{value}: {error}");
+        }
         assert!(agent("default=/no/such").unwrap_err().to_string().contains("cannot use"));
     }
 }

@@ -1,10 +1,12 @@
 //! The tests, by subject.
 
 mod add;
+mod bases;
 mod config;
 mod context;
 mod copy;
 mod links;
+mod merged;
 mod run;
 mod stages;
 mod text;

@@ -147,3 +147,19 @@ RUN --network=none ls /sys/class/net > /none
     context.file("Dockerfile", "FROM busybox\nRUN --network=foo true\n");
     context.build(&[]).refused(2, "invalid network mode \"foo\"");
 }
+
+/// output is a stream of the step's own user, which can be opened by name.
+#[test]
+fn a_user_can_open_the_output_by_name() {
+    let site = site!("a_user_can_open_the_output_by_name");
+    let outcome = site.context().build_of(
+        "FROM busybox\nUSER daemon\nRUN echo out-by-name > /dev/stdout && echo error-by-name > /dev/stderr && \\\n  echo in-proc > /proc/self/fd/2\n",
+    );
+    assert_eq!(outcome.code, 0, "{}", outcome.output);
+    for line in ["out-by-name", "error-by-name", "in-proc"] {
+        let printed = |shown: &&str| {
+            shown.split_once(' ').is_some_and(|(_, rest)| rest.ends_with(line) && !rest.contains("RUN"))
+        };
+        assert!(outcome.output.lines().any(|shown| printed(&shown)), "{}", outcome.output);
+    }
+}

@@ -164,9 +164,13 @@ fn dockerignore() {
 fn add_unpacks_archives() {
     let context = TestContext::new();
     context.file("tree/d/f", "data").file("plain", "no archive").symlink("tree/l", "d/f");
-    for (flag, name, program) in
-        [("-cf", "a.tar", "tar"), ("-czf", "a.tgz", "gzip"), ("-I zstd -cf", "a.tar.zst", "zstd")]
-    {
+    for (flag, name, program) in [
+        ("-cf", "a.tar", "tar"),
+        ("-czf", "a.tgz", "gzip"),
+        ("-I zstd -cf", "a.tar.zst", "zstd"),
+        ("-cjf", "a.tar.bz2", "bzip2"),
+        ("-cJf", "a.tar.xz", "xz"),
+    ] {
         if !installed(program) {
             skip("add_unpacks_archives", &format!("{program} is not installed"));
             continue;
@@ -189,9 +193,40 @@ fn add_unpacks_archives() {
         let copied = layer(&context, &format!("COPY {name} /"));
         assert!(copied.len() == 1 && copied[0].starts_with("f 0644 0:0 a."), "{copied:?}");
     }
-    // What is not done yet is refused, not copied as it is.
-    context.file("x.tar.bz2", b"BZh91AY&SY").dockerfile("FROM scratch\nADD x.tar.bz2 /to/\n");
-    context.build(&[""; 0]).fails(2, &["Dockerfile:2", "bzip2", "not supported yet"]);
+    // What only looks like one is copied as it is.
+    context.file("x.tar.bz2", b"BZh91AY&SY");
+    assert_eq!(layer(&context, "ADD x.tar.bz2 /to/"), ["d 0755 0:0 to/", "f 0644 0:0 to/x.tar.bz2 (10)"]);
+}
+
+/// A-114: an archive is unpacked where it goes, not beside it: links go to files of the image and through its symlinks.
+#[test]
+fn an_archive_meets_what_the_image_has() {
+    let context = TestContext::new();
+    let header = |kind, mode, size| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size);
+        header
+    };
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_link(&mut header(tar::EntryType::Link, 0o640, 0), "hard", "there").unwrap();
+    builder.append_data(&mut header(tar::EntryType::Regular, 0o644, 2), "bin/tool", &b"hi"[..]).unwrap();
+    builder.append_data(&mut header(tar::EntryType::Directory, 0o755, 0), "was-file", &b""[..]).unwrap();
+    builder.append_data(&mut header(tar::EntryType::Regular, 0o644, 3), "was-dir", &b"new"[..]).unwrap();
+    context.file("a.tar", builder.into_inner().unwrap());
+    context.dockerfile(
+        "FROM base\n\
+         RUN mkdir -p /d/usr/bin /d/was-dir/x && ln -s usr/bin /d/bin && echo old > /d/there && touch /d/was-file\n\
+         ADD a.tar /d/\n\
+         RUN { stat -c '%n %a %h %F' /d/hard /d/there /d/was-file /d/was-dir; cat /d/usr/bin/tool /d/hard; \
+         readlink /d/bin; } > /out\n",
+    );
+    context.build(&["-o", "out"]).ok();
+    let out = std::fs::read_to_string(context.path("out/out")).unwrap();
+    let expected = "/d/hard 640 2 regular file\n/d/there 640 2 regular file\n/d/was-file 755 2 directory\n\
+                    /d/was-dir 644 1 regular file\nhiold\nusr/bin\n";
+    assert_eq!(out, expected);
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod context;
 mod copying;
 mod debian;
 mod image;
+mod layers;
+mod modes;
 mod outputs;
 mod registry;
 mod remote_cache;

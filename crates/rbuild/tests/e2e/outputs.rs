@@ -230,7 +230,8 @@ fn the_context_may_come_on_standard_input() {
     let archive = run(tar, b"").ok().bytes;
     context.build_with_stdin(&["-t", "a", "-"], &archive).ok();
     let expected = Image::of(&context, "a:latest").layers.len();
-    for (program, flags) in [("gzip", &["-c"][..]), ("zstd", &["-c", "-q"])] {
+    let programs = [("gzip", &["-c"][..]), ("bzip2", &["-c"]), ("xz", &["-c"]), ("zstd", &["-c", "-q"])];
+    for (program, flags) in programs {
         if !installed(program) {
             skip("the_context_may_come_on_standard_input", &format!("{program} is not installed"));
             continue;

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: &str =
-    "sh cat ls echo touch mkdir rm ln mv stat sleep grep test env id true dd wc df chmod nc readlink date";
+const APPLETS: &str = "sh cat ls echo touch rm ln mv stat sleep grep test env id true dd wc df chmod nc readlink date mount mknod mkdir";
 
 /// Every Dockerfile begins with this.
 const BASE: &str = "FROM scratch AS base\nCOPY bin /bin\nFROM base AS main\n";

@@ -196,3 +196,22 @@ fn cve_2024_23651_a_swapped_part_of_a_cache_mount_stays_inside() {
     }
     assert_eq!(fs::read_to_string(canary.join("file")).unwrap(), "canary");
 }
+
+#[test]
+fn a_085_a_missing_part_is_named() {
+    let Some(bed) = bed("a_085_a_missing_part_is_named") else { return };
+    for (options, words) in [
+        ("from=base,source=/none", r#"the source of the cache mount "/m" at /m: "/none": not found"#),
+        ("id=x,source=none", r#"the source of the cache mount "x" at /m: "/none": not found"#),
+    ] {
+        let step = format!("RUN --mount=type=cache,target=/m,{options} true");
+        let mut command = bed.command(&step, &[]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(words) && said.contains(">>> RUN") && !said.contains("cache-mounts"), "{said}");
+    }
+    bed.build("RUN --mount=from=base,target=/m,source=/none true", &[])
+        .failed_with("the source of the bind mount at /m: \"/none\": not found");
+    bed.builds("RUN --mount=type=cache,from=base,source=/bin,target=/m test -e /m/sh");
+}

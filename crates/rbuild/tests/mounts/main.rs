@@ -5,4 +5,5 @@
 mod bed;
 mod bind;
 mod cache;
+mod insecure;
 mod secret;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const SSH_ADD: &str = "/usr/bin/ssh-add";
+const SSH_TOOLS: [&str; 2] = ["/usr/bin/ssh-add", "/usr/bin/ssh-keygen"];
 const VALUE: &str = "correct-horse-battery-staple-4711";
 
 #[test]
@@ -111,16 +111,27 @@ impl Drop for Agent {
     }
 }
 
-/// Puts `ssh-add` with the libraries that it needs into the context, and starts an agent. `None` where there is no OpenSSH.
-fn agent(bed: &Bed, socket: &Path) -> Option<Agent> {
+/// Puts `ssh-add` and `ssh-keygen` with the libraries that they need into the context. `None` where there is no OpenSSH.
+fn ssh_add(bed: &Bed) -> Option<()> {
     let libraries =
-        Command::new("ldd").arg(SSH_ADD).output().ok().filter(|output| output.status.success())?;
+        Command::new("ldd").args(SSH_TOOLS).output().ok().filter(|output| output.status.success())?;
     let libraries = String::from_utf8(libraries.stdout).unwrap();
-    for path in libraries.split_whitespace().filter(|word| word.starts_with('/')).chain([SSH_ADD]) {
+    for path in libraries
+        .split_whitespace()
+        .filter(|word| word.starts_with('/') && !word.ends_with(':'))
+        .chain(SSH_TOOLS)
+    {
         let copy = bed.context().join("ssh").join(path.trim_start_matches('/'));
         fs::create_dir_all(copy.parent().unwrap()).unwrap();
         fs::copy(path, copy).unwrap();
     }
+    bed.write("ssh/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
+    Some(())
+}
+
+/// Starts an agent, for a context with `ssh-add`. `None` where there is no OpenSSH.
+fn agent(bed: &Bed, socket: &Path) -> Option<Agent> {
+    ssh_add(bed)?;
     let mut command = Command::new("ssh-agent");
     command.arg("-D").arg("-a").arg(socket).stdout(Stdio::null()).stderr(Stdio::null());
     let agent = Agent(command.spawn().ok()?);
@@ -155,4 +166,48 @@ fn a_088_the_agent_is_forwarded() {
     bed.build("RUN --mount=type=ssh,required true", &[]).failed_with("ssh agent default: not found");
     bed.build("RUN --mount=type=ssh,id=other,required true", &args).failed_with("ssh agent other: not found");
     bed.build("RUN true", &["--ssh", "default"]).failed_with("make sure SSH_AUTH_SOCK is set");
+}
+
+/// D-012: an agent of our own offers the keys, which `ssh-add -T` and `ssh-keygen -Y` prove by signatures.
+#[test]
+fn d_012_key_files_are_offered_by_an_agent() {
+    let Some(bed) = bed("d_012_key_files_are_offered_by_an_agent") else { return };
+    let keygen = |name: &str, args: &[&str]| {
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-q", "-C", &format!("key {name}"), "-f"]).arg(bed.context().join(name)).args(args);
+        command.stdin(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    if ssh_add(&bed).is_none() || !keygen("one", &["-t", "ed25519", "-N", ""]) {
+        println!("skipped: d_012_key_files_are_offered_by_an_agent: no ssh-add and ssh-keygen here");
+        return;
+    }
+    assert!(
+        keygen("two", &["-t", "rsa", "-b", "2048", "-N", ""]) && keygen("three", &["-t", "ecdsa", "-N", ""])
+    );
+    assert!(keygen("locked", &["-t", "ed25519", "-N", "secret"]));
+    let path = |name: &str| bed.context().join(name).display().to_string();
+    let (both, other) =
+        (format!("default={},{}", path("one"), path("two")), format!("other={}", path("three")));
+    let args = ["--ssh", &both, "--ssh", &other];
+    let copied = "COPY ssh /\nCOPY one.pub two.pub three.pub /keys/\n";
+    bed.build(
+        &format!(
+            "{copied}RUN --mount=type=ssh,required ssh-add -l >/tmp-list && cat /tmp-list && test $(wc -l </tmp-list) = 2 && \\\n\
+             grep -q 'key one (ED25519)' /tmp-list && grep -q 'key two (RSA)' /tmp-list && \\\n\
+             ssh-add -T /keys/one.pub && ssh-keygen -Y sign -n test -f /keys/two.pub /tmp-list && grep -q SIGNATURE /tmp-list.sig\n\
+             RUN --mount=type=ssh,required ! ssh-add -T /keys/three.pub && ! ssh-add -D && ssh-add -l | grep -q RSA\n\
+             RUN --mount=type=ssh,id=other ssh-add -T /keys/three.pub && ssh-add -l | grep -q 'key three (ECDSA)'"
+        ),
+        &args,
+    )
+    .succeeded();
+    let locked = format!("default={}", path("locked"));
+    bed.build("RUN true", &["--ssh", &locked])
+        .failed_with("the key is encrypted: add it to an agent (ssh-add)");
+    let public = format!("default={}", path("one.pub"));
+    bed.build("RUN true", &["--ssh", &public]).failed_with("nor a private key");
+    // The private half is nowhere in the store.
+    let private = fs::read_to_string(bed.context().join("one")).unwrap();
+    let line = private.lines().nth(2).unwrap();
+    assert!(!line.is_empty() && holding(&bed.store(), line.as_bytes()).is_empty());
 }

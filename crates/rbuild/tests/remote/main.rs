@@ -12,5 +12,6 @@ mod contexts;
 mod git;
 mod http;
 mod lab;
+mod lock;
 #[path = "../support/mod.rs"]
 mod support;

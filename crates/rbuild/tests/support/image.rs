@@ -65,9 +65,14 @@ impl Image {
         let document = serde_json::from_slice(&blob(store, &manifest["config"]["digest"])).unwrap();
         let mut image = Self { manifest, document, files: BTreeMap::new(), layers: Vec::new() };
         for layer in image.manifest["layers"].as_array().unwrap().clone() {
-            assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
             let data = blob(store, &layer["digest"]);
-            let names = image.apply(&mut tar::Archive::new(flate2::read::GzDecoder::new(&data[..])));
+            let names = match layer["mediaType"].as_str().unwrap() {
+                "application/vnd.oci.image.layer.v1.tar" => image.apply(&mut tar::Archive::new(&data[..])),
+                media => {
+                    assert_eq!(media, "application/vnd.oci.image.layer.v1.tar+gzip");
+                    image.apply(&mut tar::Archive::new(flate2::read::GzDecoder::new(&data[..])))
+                }
+            };
             image.layers.push(names);
         }
         image

@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_084_bind", bind),
     ("a_084_overlay_mounts", overlay_mounts),
     ("a_086_tmpfs", tmpfs),
+    ("a_093_privileged_steps_may_do_everything", privileged_steps_may_do_everything),
     ("a_091_nested_mounts_in_order", nested_mounts),
     ("a_080_shm_size", shm_size),
     ("namespaces_are_new", namespaces_are_new),
@@ -244,4 +245,38 @@ fn host_mounts_are_gone() {
     };
     assert!(out.lines().all(fine), "{out}");
     assert!(!out.contains("shared:") && !out.contains("master:"), "{out}");
+}
+
+fn privileged_steps_may_do_everything() {
+    let bed = Bed::new();
+    // A node outside of /dev works, as does what is otherwise hidden or read-only.
+    let script = "
+        grep Cap /proc/self/status
+        mknod /tmp/null c 1 3 && echo x >/tmp/null && echo device
+        touch /sys/fs/cgroup && echo cgroup
+        cat /proc/sys/kernel/printk >/tmp/old && cat /tmp/old >/proc/sys/kernel/printk && echo proc
+        mount | grep -E ' on (/sys/firmware|/proc/(bus|fs|irq|sys|kcore|keys)) '; mount | grep -c ' on /sys type sysfs (rw'; mkdir /tmp/m && mount -t tmpfs none /tmp/m && echo mounted
+        for d in kmsg cuse fuse kvm net/tun loop-control loop0 loop15; do stat -c '%n %F %t:%T %a' /dev/$d; done
+        echo x >/dev/null && echo null";
+    for user in ["", "app"] {
+        bed.fresh_upper();
+        let mut spec = bed.sh(if user.is_empty() { script } else { "grep Cap /proc/self/status" });
+        spec.privileged = true;
+        spec.user = user.to_owned();
+        let out = bed.output_of(spec);
+        let caps = available(u64::MAX);
+        for line in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            let line = format!("{line}:\t{caps}");
+            assert!(out.lines().any(|l| l == line), "{line} is missing in\n{out}");
+        }
+        if user.is_empty() {
+            let rest = out.split_once("device\n").expect(&out).1;
+            let want = "cgroup\nproc\n1\nmounted\n/dev/kmsg character special file 1:b 666\n\
+                /dev/cuse character special file a:cb 666\n/dev/fuse character special file a:e5 666\n\
+                /dev/kvm character special file a:e8 666\n/dev/net/tun character special file a:c8 666\n\
+                /dev/loop-control character special file a:ed 666\n/dev/loop0 block special file 7:0 666\n\
+                /dev/loop15 block special file 7:f 666\nnull\n";
+            assert_eq!(rest, want);
+        }
+    }
 }

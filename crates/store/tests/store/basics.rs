@@ -202,3 +202,19 @@ fn a_newer_layout_is_refused() {
     fs::write(dir.path().join("oci-layout"), "{").unwrap();
     assert!(matches!(Store::open(dir.path()), Err(StoreError::Damaged { .. })));
 }
+
+#[test]
+fn a_note_stays_with_its_layer() {
+    let (_dir, store) = store();
+    let (with, without) = (Digest::of("with"), Digest::of("without"));
+    for (id, note) in [(with, &b"a\0b\0"[..]), (without, b"")] {
+        let ingest = store.new_layer_dir().unwrap();
+        if !note.is_empty() {
+            ingest.set_note(note).unwrap();
+        }
+        let dir = store.commit_layer_dir(ingest, &id).unwrap();
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), 0, "it is beside the files, not among them");
+        assert_eq!(store.layer_note(&id).unwrap(), note);
+    }
+    assert_eq!(store.layer_note(&Digest::of("nothing")).unwrap(), b"");
+}

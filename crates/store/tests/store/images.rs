@@ -163,3 +163,31 @@ fn skopeo_reads_the_store() {
         assert_eq!(found["Labels"]["seed"], name);
     }
 }
+
+/// An image that was built without a name is an entry without one: any tool reads the file as before.
+#[test]
+fn an_unnamed_image_is_listed_until_it_has_a_name() {
+    let (_dir, store) = store();
+    let (one, two) = (tiny_image(&store, "1"), tiny_image(&store, "2"));
+    store.keep_unnamed(&one).unwrap();
+    store.keep_unnamed(&one).unwrap();
+    store.tag(&name("app"), &two).unwrap();
+    store.keep_unnamed(&two).unwrap();
+    let listed = || -> Vec<_> {
+        store.images().unwrap().into_iter().map(|image| (image.name, image.descriptor.digest)).collect()
+    };
+    let app = (Some("docker.io/library/app:latest".to_owned()), two.digest);
+    assert_eq!(listed(), [(None, one.digest), app.clone()]);
+    let found = store.find_image(&one.digest.short()).unwrap().unwrap();
+    assert_eq!((found.image.descriptor.digest, found.by), (one.digest, MatchedBy::Id));
+    let entry = &index(&store)["manifests"][0];
+    assert_eq!(entry["annotations"]["org.opencontainers.image.ref.name"], Value::Null);
+    assert!(store.remove_unnamed(&one.digest).unwrap() && !store.remove_unnamed(&two.digest).unwrap());
+    assert_eq!(listed(), std::slice::from_ref(&app));
+    store.keep_unnamed(&one).unwrap();
+    store.tag(&name("app:2"), &one).unwrap();
+    let named = (Some("docker.io/library/app:2".to_owned()), one.digest);
+    assert_eq!(listed(), [app, named]);
+    let nowhere = rbuild_oci::Descriptor { digest: Digest::of("nothing"), ..one };
+    assert!(matches!(store.keep_unnamed(&nowhere), Err(StoreError::NoBlob(_))));
+}

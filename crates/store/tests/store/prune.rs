@@ -173,3 +173,31 @@ fn usage_names_every_object() {
     assert_eq!(kinds, [UsageKind::Blob, UsageKind::Layer]);
     assert!(rows.iter().all(|row| row.bytes >= 4096));
 }
+
+/// Docker calls them dangling. An entry without a name that another tool wrote is not ours to remove.
+#[test]
+fn images_without_a_name_go() {
+    let (_dir, store) = store();
+    let (unnamed, running, theirs) =
+        (tiny_image(&store, "1"), tiny_image(&store, "2"), tiny_image(&store, "3"));
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [theirs] });
+    fs::write(store.root().join("index.json"), index.to_string()).unwrap();
+    store.keep_unnamed(&unnamed).unwrap();
+    let other = Store::open(store.root()).unwrap();
+    let lease = other.lease().unwrap();
+    other.keep_unnamed(&running).unwrap();
+    let images =
+        || -> Vec<_> { store.images().unwrap().into_iter().map(|image| image.descriptor.digest).collect() };
+    let preview = store.prune(&PruneOptions { dry_run: true, ..ALL }).unwrap();
+    assert_eq!(images().len(), 3);
+    let report = store.prune(&ALL).unwrap();
+    assert_eq!(preview, report);
+    let gone: Vec<_> =
+        report.removed.iter().filter(|gone| gone.kind == PrunedKind::Image).map(|gone| gone.id).collect();
+    assert_eq!(gone, [unnamed.digest]);
+    assert_eq!(images(), [theirs.digest, running.digest]);
+    assert!(!store.has_blob(&unnamed.digest).unwrap() && store.has_blob(&theirs.digest).unwrap());
+    drop(lease);
+    store.prune(&ALL).unwrap();
+    assert_eq!(images(), [theirs.digest]);
+}

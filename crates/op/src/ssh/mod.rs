@@ -1,8 +1,15 @@
-//! Sockets through which steps talk to an SSH agent.
+//! Sockets through which steps talk to an SSH agent (A-088, D-012).
 
-use crate::engine::Engine;
+mod agent;
+mod key;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use key::{MAX_KEY_BYTES, SshKey, SshKeyError};
+
 use rbuild_solver::OpError;
-use rbuild_store::LayerIngest;
+use rbuild_store::{LayerIngest, Store};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,18 +19,32 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// Name of the socket in its directory.
 const SOCKET: &str = "agent";
 
-/// A socket of our own that passes everything on to the agent's, so that it can have the owner and mode that the step
+/// Who answers for the keys behind an `--ssh`.
+#[derive(Debug, Clone)]
+pub enum SshAgent {
+    /// The agent at this socket.
+    Socket(PathBuf),
+    /// This process, with these keys.
+    Keys(Vec<SshKey>),
+}
+
+/// A socket of our own that passes everything on to the agent, so that it can have the owner and mode that the step
 /// asks for. Dropping it ends all connections.
-pub(super) struct AgentSocket {
+pub(crate) struct AgentSocket {
     path: PathBuf,
     _dir: LayerIngest,
     _until: DropGuard,
 }
 
 impl AgentSocket {
-    /// Listens for the agent at the socket `agent`.
-    pub(super) fn open(engine: &Engine, agent: &Path, mode: u32, owner: (u32, u32)) -> Result<Self, OpError> {
-        let dir = engine.store.new_layer_dir()?;
+    /// Listens for `agent`.
+    pub(crate) fn open(
+        store: &Store,
+        agent: &SshAgent,
+        mode: u32,
+        owner: (u32, u32),
+    ) -> Result<Self, OpError> {
+        let dir = store.new_layer_dir()?;
         let path = dir.work.join(SOCKET);
         // The store's path may be longer than the address of a socket can be.
         let held = std::fs::File::open(&dir.work)?;
@@ -31,17 +52,17 @@ impl AgentSocket {
         std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode & 0o7777))?;
         let until = CancellationToken::new();
-        tokio::spawn(serve(listener, agent.to_owned(), until.clone()));
+        tokio::spawn(serve(listener, agent.clone(), until.clone()));
         Ok(Self { path, _dir: dir, _until: until.drop_guard() })
     }
 
     /// The socket on the host.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
 
-async fn serve(listener: UnixListener, agent: PathBuf, until: CancellationToken) {
+async fn serve(listener: UnixListener, agent: SshAgent, until: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             () = until.cancelled() => return,
@@ -51,10 +72,18 @@ async fn serve(listener: UnixListener, agent: PathBuf, until: CancellationToken)
         let Ok((mut step, _)) = accepted else { return };
         let (agent, until) = (agent.clone(), until.clone());
         tokio::spawn(async move {
-            let Ok(mut agent) = UnixStream::connect(&agent).await else { return };
+            let talk = async {
+                match &agent {
+                    SshAgent::Keys(keys) => drop(agent::converse(keys, &mut step).await),
+                    SshAgent::Socket(path) => {
+                        let Ok(mut agent) = UnixStream::connect(path).await else { return };
+                        drop(tokio::io::copy_bidirectional(&mut step, &mut agent).await);
+                    }
+                }
+            };
             tokio::select! {
                 () = until.cancelled() => {}
-                _ = tokio::io::copy_bidirectional(&mut step, &mut agent) => {}
+                () = talk => {}
             }
         });
     }

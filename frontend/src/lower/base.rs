@@ -1,0 +1,100 @@
+//! What of a base image's config goes on living in the image that is built (B-001, B-002).
+//!
+//! BuildKit reads the base into the fields that the specifications know and writes it again: fields that are empty or that
+//! describe the container of an old builder do not come out.
+
+use rbuild_oci::ImageConfig;
+
+/// Top-level fields of old builders and of the base's own build. Any other unknown field is kept.
+const GONE: [&str; 11] = [
+    "id",
+    "parent",
+    "parent_id",
+    "layer_id",
+    "comment",
+    "container",
+    "container_config",
+    "docker_version",
+    "throwaway",
+    "Size",
+    // The cache records of another build would be taken for this one's.
+    "moby.buildkit.cache.v0",
+];
+
+/// The config of a base image without what is not inherited.
+pub(super) fn inherited(mut image: ImageConfig) -> ImageConfig {
+    image.other.retain(|key, value| !GONE.contains(&key.as_str()) && !is_empty(value));
+    drop_empty(&mut image.author, String::is_empty);
+    drop_empty(&mut image.variant, String::is_empty);
+    let config = &mut image.config;
+    // `Hostname`, `AttachStdin`, `Image` and the like.
+    config.other.clear();
+    drop_empty(&mut config.user, String::is_empty);
+    drop_empty(&mut config.exposed_ports, |ports| ports.is_empty());
+    drop_empty(&mut config.env, Vec::is_empty);
+    drop_empty(&mut config.entrypoint, Vec::is_empty);
+    drop_empty(&mut config.cmd, Vec::is_empty);
+    drop_empty(&mut config.volumes, |volumes| volumes.is_empty());
+    drop_empty(&mut config.working_dir, String::is_empty);
+    drop_empty(&mut config.labels, |labels| labels.is_empty());
+    drop_empty(&mut config.stop_signal, String::is_empty);
+    drop_empty(&mut config.args_escaped, |escaped| !escaped);
+    drop_empty(&mut config.on_build, Vec::is_empty);
+    drop_empty(&mut config.shell, Vec::is_empty);
+    if let Some(check) = &mut config.healthcheck {
+        drop_empty(&mut check.test, Vec::is_empty);
+        for number in [
+            &mut check.interval,
+            &mut check.timeout,
+            &mut check.start_period,
+            &mut check.start_interval,
+            &mut check.retries,
+        ] {
+            drop_empty(number, |number| *number == 0);
+        }
+    }
+    image
+}
+
+fn drop_empty<T>(field: &mut Option<T>, is_empty: impl FnOnce(&T) -> bool) {
+    if field.as_ref().is_some_and(is_empty) {
+        *field = None;
+    }
+}
+
+fn is_empty(value: &serde_json::Value) -> bool {
+    value.is_null() || value == "" || value.as_array().is_some_and(Vec::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// B-001, B-002: a base that an old docker made.
+    #[test]
+    fn fields_of_old_builders_are_left_behind() {
+        let base = json!({
+            "architecture": "amd64", "os": "linux", "variant": "", "author": "", "os.version": "1", "os.features": [],
+            "container": "c", "container_config": {"Cmd": ["x"]}, "docker_version": "1.10", "own.key": {"kept": true},
+            "config": {
+                "Hostname": "h", "Domainname": "", "AttachStdin": false, "Image": "sha256:1", "NetworkDisabled": true,
+                "User": "", "Env": null, "Cmd": ["sh"], "Entrypoint": [], "Volumes": {}, "Labels": {}, "OnBuild": [],
+                "WorkingDir": "", "ExposedPorts": null, "ArgsEscaped": false, "StopSignal": "", "Shell": null,
+                "Healthcheck": {"Test": ["NONE"], "Interval": 0, "Retries": 0},
+            },
+            "history": null,
+            "rootfs": {"type": "layers", "diff_ids": null},
+        });
+        let read: ImageConfig = serde_json::from_value(base).expect("a config");
+        let left: Value = serde_json::to_value(inherited(read)).expect("a document");
+        assert_eq!(
+            left,
+            json!({
+                "architecture": "amd64", "os": "linux", "os.version": "1", "own.key": {"kept": true},
+                "config": {"Cmd": ["sh"], "Healthcheck": {"Test": ["NONE"]}},
+                "rootfs": {"type": "layers", "diff_ids": []},
+            })
+        );
+    }
+}
