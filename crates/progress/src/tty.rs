@@ -116,7 +116,10 @@ impl View for Tty {
                 self.steps.insert(*vertex, Step { name: name.clone(), ..Step::default() });
             }
             Event::Started { vertex, at } => self.start(*vertex, *at),
-            Event::Cached { vertex, .. } => self.end(*vertex, "CACHED ", None),
+            Event::Cached { vertex, from: None } => self.end(*vertex, "CACHED ", None),
+            Event::Cached { vertex, from: Some(cache) } => {
+                self.end(*vertex, &format!("CACHED ({cache}) "), None);
+            }
             Event::Completed { vertex, at } => self.end(*vertex, "", Some(*at)),
             Event::Failed { vertex, at, .. } => self.end(*vertex, "ERROR ", Some(*at)),
             Event::Canceled { vertex, at } => {
