@@ -66,7 +66,7 @@ pub(crate) async fn read(
 ) -> Result<Vec<u8>, CacheError> {
     if blob.size > limit {
         let reason = format!("{} has {} bytes; more than {limit} are not read", blob.digest, blob.size);
-        return Err(CacheError::damaged(backend.name(), reason));
+        return Err(CacheError::Damaged(reason));
     }
     let mut bytes = Vec::new();
     backend.fetch(blob, &mut bytes, &mut |_| {}).await?;

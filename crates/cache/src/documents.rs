@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub const CONFIG_MEDIA_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// Longest config that is read, in bytes.
 pub const MAX_CONFIG: u64 = 64 << 20;
+/// Longest config that BuildKit reads, in bytes.
+const KIT_LIMIT: usize = 1 << 20;
 /// Version of the part under `rbuild`. A reader takes no other.
 const VERSION: u32 = 1;
 /// Annotation of a layer's descriptor that BuildKit and containerd read.
@@ -135,8 +137,20 @@ struct Version {
     version: u32,
 }
 
-/// The config of a cache with these contents.
+/// The config of a cache with these contents. If it would be longer than BuildKit reads, without preimages.
 pub fn config_json(contents: &Contents) -> serde_json::Result<Vec<u8>> {
+    let whole = whole_config_json(contents)?;
+    if whole.len() <= KIT_LIMIT {
+        return Ok(whole);
+    }
+    let mut shorter = contents.clone();
+    for record in &mut shorter.records {
+        record.preimage = None;
+    }
+    whole_config_json(&shorter)
+}
+
+fn whole_config_json(contents: &Contents) -> serde_json::Result<Vec<u8>> {
     let mut kit = Kit::default();
     let records = contents.records.iter().map(|record| kit.record(contents, record)).collect();
     let own = Own {

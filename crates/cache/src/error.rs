@@ -21,19 +21,14 @@ pub enum CacheError {
         source: std::io::Error,
     },
     /// There is no such cache.
-    #[error("{name}: not found (a cache appears there with the first --cache-to)")]
-    NotFound {
-        /// The cache.
-        name: String,
-    },
+    #[error("not found (a cache appears there with the first --cache-to)")]
+    NotFound,
     /// What is there cannot be a cache.
-    #[error("{name}: {reason}")]
-    Damaged {
-        /// The cache.
-        name: String,
+    #[error("{0}")]
+    Damaged(
         /// What is wrong, and what to do if anything.
-        reason: String,
-    },
+        String,
+    ),
     /// A blob is not what its digest says.
     #[error("{name}: blob {expected} is damaged: it has {found}")]
     WrongBlob {
@@ -45,10 +40,8 @@ pub enum CacheError {
         found: String,
     },
     /// Nobody answered in time.
-    #[error("{name}: no answer within {seconds} s")]
+    #[error("no answer within {seconds} s")]
     Slow {
-        /// The cache.
-        name: String,
         /// How long it was waited for.
         seconds: u64,
     },
@@ -66,7 +59,7 @@ impl CacheError {
     /// Whether what was asked for is not there.
     pub fn is_not_found(&self) -> bool {
         match self {
-            Self::NotFound { .. } => true,
+            Self::NotFound => true,
             Self::Registry(error) => error.is_not_found(),
             Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             _ => false,
@@ -76,9 +69,5 @@ impl CacheError {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
-    }
-
-    pub(crate) fn damaged(name: &str, reason: impl Into<String>) -> Self {
-        Self::Damaged { name: name.to_owned(), reason: reason.into() }
     }
 }

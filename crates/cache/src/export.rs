@@ -51,7 +51,7 @@ impl Exporter {
         let read = || async {
             let found = match self.backend.manifest().await {
                 Ok(found) => found,
-                Err(CacheError::Damaged { .. } | CacheError::WrongBlob { .. }) => None,
+                Err(CacheError::Damaged(_) | CacheError::WrongBlob { .. }) => None,
                 Err(error) if error.is_not_found() => None,
                 Err(error) => return Err(error),
             };
@@ -97,7 +97,7 @@ impl Exporter {
 
     /// Writes config and manifest, unless the place holds them. All blobs must have been placed.
     pub async fn publish(&self, contents: &Contents) -> Result<Published, CacheError> {
-        let not_json = |error: serde_json::Error| CacheError::damaged(self.backend.name(), error.to_string());
+        let not_json = |error: serde_json::Error| CacheError::Damaged(error.to_string());
         let bytes = config_json(contents).map_err(not_json)?;
         let config = Descriptor::new(CONFIG_MEDIA_TYPE, Digest::of(&bytes), bytes.len() as u64);
         let (media_type, manifest) = manifest_json(contents, &config, self.form).map_err(not_json)?;

@@ -90,7 +90,7 @@ impl Importer {
             Ok(loaded) => loaded,
             Err(_) => {
                 let seconds = METADATA_TIMEOUT.as_secs();
-                Err(CacheError::Slow { name: backend.name().to_owned(), seconds })
+                Err(CacheError::Slow { seconds })
             }
         };
         let contents = match loaded {
@@ -172,14 +172,14 @@ struct ImageConfigPart {
 
 /// What one cache says; `None` if there is nothing in it for us.
 async fn load(backend: &dyn Backend, platform: &Platform) -> Result<Option<Contents>, CacheError> {
-    let damaged = |reason: String| CacheError::damaged(backend.name(), reason);
+    let damaged = |reason: String| CacheError::Damaged(reason);
     let Some((descriptor, bytes)) = backend.manifest().await? else {
-        return Err(CacheError::NotFound { name: backend.name().to_owned() });
+        return Err(CacheError::NotFound);
     };
     let manifest = match media_type::is_index(&descriptor.media_type) {
         false => bytes,
         true => {
-            let index: Index = parse(backend, &bytes)?;
+            let index: Index = parse(&bytes)?;
             let config = index.manifests.iter().find(|entry| entry.media_type == CONFIG_MEDIA_TYPE);
             if let Some(config) = config {
                 return cache_config(backend, config).await;
@@ -189,7 +189,7 @@ async fn load(backend: &dyn Backend, platform: &Platform) -> Result<Option<Conte
             backend.manifest_by_digest(&index.manifests[chosen]).await?
         }
     };
-    let manifest: Manifest = parse(backend, &manifest)?;
+    let manifest: Manifest = parse(&manifest)?;
     if manifest.config.media_type == CONFIG_MEDIA_TYPE {
         return cache_config(backend, &manifest.config).await;
     }
@@ -198,17 +198,16 @@ async fn load(backend: &dyn Backend, platform: &Platform) -> Result<Option<Conte
         return Err(damaged(format!("it is neither a cache nor an image: its config is `{kind}`")));
     }
     let config = read(backend, &manifest.config, MAX_CONFIG).await?;
-    let config: ImageConfigPart = parse(backend, &config)?;
+    let config: ImageConfigPart = parse(&config)?;
     let Some(inline) = config.inline else { return Ok(None) };
     parse_inline(&inline, &manifest.layers, &config.rootfs.diff_ids).map_err(damaged)
 }
 
 async fn cache_config(backend: &dyn Backend, config: &Descriptor) -> Result<Option<Contents>, CacheError> {
     let bytes = read(backend, config, MAX_CONFIG).await?;
-    parse_config(&bytes).map_err(|reason| CacheError::damaged(backend.name(), reason))
+    parse_config(&bytes).map_err(|reason| CacheError::Damaged(reason))
 }
 
-fn parse<T: serde::de::DeserializeOwned>(backend: &dyn Backend, bytes: &[u8]) -> Result<T, CacheError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| CacheError::damaged(backend.name(), format!("damaged document: {error}")))
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CacheError> {
+    serde_json::from_slice(bytes).map_err(|error| CacheError::Damaged(format!("damaged document: {error}")))
 }

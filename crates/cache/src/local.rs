@@ -52,7 +52,7 @@ impl LocalBackend {
             Err(error) => return Err(CacheError::io("read", path)(error)),
         };
         let index: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| CacheError::damaged(&self.name, format!("index.json is damaged: {error}")))?;
+            .map_err(|error| CacheError::Damaged(format!("index.json is damaged: {error}")))?;
         Ok(Some(index))
     }
 
@@ -108,15 +108,13 @@ impl LocalBackend {
         );
         let mut entry = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
         entry.annotations.insert(REF_NAME.to_owned(), self.tag.clone());
-        let entry = serde_json::to_value(&entry)
-            .map_err(|error| CacheError::damaged(&self.name, error.to_string()))?;
+        let entry = serde_json::to_value(&entry).map_err(|error| CacheError::Damaged(error.to_string()))?;
         let mut entries = index["manifests"].as_array().cloned().unwrap_or_default();
         let is_same_tag = |entry: &Value| entry["annotations"][REF_NAME].as_str() == Some(&self.tag);
         entries.retain(|entry| !is_same_tag(entry));
         entries.push(entry);
         index["manifests"] = Value::Array(entries);
-        let text =
-            serde_json::to_vec(&index).map_err(|error| CacheError::damaged(&self.name, error.to_string()))?;
+        let text = serde_json::to_vec(&index).map_err(|error| CacheError::Damaged(error.to_string()))?;
         self.place(&self.dir.join("index.json"), |file| file.write_all(&text))?;
         if self.reset {
             self.sweep(&index)?;

@@ -6,7 +6,6 @@ use crate::fetch::PulledLayer;
 use crate::layer::{Layer, Root, from_epoch};
 use rbuild_cache::{Cached, RemoteLayer};
 use rbuild_layer::{Compression, UnpackError};
-use rbuild_oci::Digest;
 use rbuild_solver::{OpError, ResultLost, StepContext};
 use rbuild_store::{LayerId, StoreError};
 use std::sync::Arc;
@@ -94,7 +93,9 @@ impl Engine {
 
     fn lose(&self, layer: &Layer, error: &OpError) -> OpError {
         locked(&self.lost).insert(layer.id);
-        ResultLost(error.to_string()).into()
+        let lost = matches!(error.downcast_ref(), Some(OpFailure::LayerLost(_)));
+        let what = if lost { format!("layer {} is nowhere any more", layer.id) } else { error.to_string() };
+        ResultLost(what).into()
     }
 
     /// The root's topmost layer as a blob for a cache: with `wanted`, if that is given and the layer is not packed yet in
@@ -139,12 +140,13 @@ impl Engine {
                 epoch: None,
             });
         };
-        let content: Digest = self.content_of_top(root, step).await?;
+        // Without it the layer is found by key only: no reason to do without the layer.
+        let content = self.content_of_top(root, step).await.ok();
         Ok(RemoteLayer {
             diff_id: packed.diff_id,
             blob: Some(packed.descriptor.clone()),
             // What is not known is not told.
-            content: (content != layer.id).then_some(content),
+            content: content.filter(|content| *content != layer.id),
             created: Some(crate::layer::since_epoch(created.max(SystemTime::UNIX_EPOCH))),
             epoch: self.epoch_of(layer),
         })
