@@ -54,7 +54,7 @@ fn pack(c: &mut Criterion) {
             ("gzip", Compression::Gzip { level: DEFAULT_GZIP_LEVEL }),
             ("zstd", Compression::Zstd { level: DEFAULT_ZSTD_LEVEL }),
         ] {
-            let options = PackOptions { compression, epoch: None };
+            let options = PackOptions { compression, epoch: None, ..PackOptions::default() };
             let packed = pack_slice(&entries, &options, io::sink()).expect("the entries can be packed");
             group.throughput(Throughput::Bytes(packed.tar_size));
             group.bench_function(codec, |b| b.iter(|| pack_slice(black_box(&entries), &options, io::sink())));

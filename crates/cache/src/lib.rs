@@ -29,6 +29,7 @@ mod export;
 mod import;
 mod inline;
 mod local;
+pub mod mounts;
 mod registry;
 
 pub use backend::{Backend, Found, Progress};

@@ -33,7 +33,7 @@ fn main() -> Result<()> {
         "zstd" => Compression::Zstd { level: level.parse().unwrap_or(3) },
         _ => Compression::Gzip { level: level.parse().unwrap_or(rbuild_layer::DEFAULT_GZIP_LEVEL) },
     };
-    let options = PackOptions { compression, epoch: None };
+    let options = PackOptions { compression, epoch: None, ..PackOptions::default() };
     let (start, cpu) = (Instant::now(), cpu_seconds()?);
     let packed = pack_slice(&entries, &options, File::create(out)?)?;
     let (wall, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds()? - cpu);

@@ -20,6 +20,8 @@ pub(crate) struct Fields<'a> {
     pub(crate) size: u64,
     /// Seconds since the epoch.
     pub(crate) mtime: i64,
+    /// Nanoseconds after `mtime`.
+    pub(crate) mtime_nanos: u32,
     pub(crate) dev: (u32, u32),
     pub(crate) xattrs: Option<&'a Xattrs>,
 }
@@ -78,7 +80,10 @@ fn pax_records(fields: &Fields<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, &'stat
     if !fits(&[0; 12], fields.size) {
         add(b"size", fields.size.to_string());
     }
-    if !u64::try_from(fields.mtime).is_ok_and(|t| fits(&[0; 12], t)) {
+    if fields.mtime_nanos > 0 && fields.mtime >= 0 {
+        let text = format!("{}.{:09}", fields.mtime, fields.mtime_nanos);
+        add(b"mtime", text.trim_end_matches('0').to_owned());
+    } else if !u64::try_from(fields.mtime).is_ok_and(|t| fits(&[0; 12], t)) {
         add(b"mtime", fields.mtime.to_string());
     }
     if fields.link.len() > 100 || !fields.link.is_ascii() {

@@ -10,6 +10,7 @@ fn fields(name: &[u8]) -> Fields<'_> {
         gid: 0,
         size: 0,
         mtime: 0,
+        mtime_nanos: 0,
         dev: (0, 0),
         xattrs: None,
     }
@@ -93,7 +94,7 @@ fn long_names_are_split_where_they_can_be() {
 fn records_appear_only_when_needed() {
     let xattrs = Xattrs::from([(b"security.capability".to_vec(), b"\x01\0=x".to_vec())]);
     let long = "l".repeat(101);
-    let cases: [(Fields<'_>, &[&str]); 12] = [
+    let cases: [(Fields<'_>, &[&str]); 13] = [
         (Fields { uid: 2_097_151, gid: 2_097_151, ..fields(b"f") }, &[]),
         (Fields { gid: 2_097_152, ..fields(b"f") }, &["15 gid=2097152"]),
         (Fields { size: (8 << 30) - 1, ..fields(b"f") }, &[]),
@@ -101,6 +102,7 @@ fn records_appear_only_when_needed() {
         (Fields { mtime: (8 << 30) - 1, ..fields(b"f") }, &[]),
         (Fields { mtime: 8 << 30, ..fields(b"f") }, &["20 mtime=8589934592"]),
         (Fields { mtime: -1, ..fields(b"f") }, &["12 mtime=-1"]),
+        (Fields { mtime: 7, mtime_nanos: 250_000_000, ..fields(b"f") }, &["14 mtime=7.25"]),
         (fields("ä".as_bytes()), &["11 path=ä"]),
         (Fields { link: "ö".as_bytes(), ..fields(b"f") }, &["15 linkpath=ö"]),
         (Fields { link: &long.as_bytes()[..100], ..fields(b"f") }, &[]),

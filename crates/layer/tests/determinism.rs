@@ -28,8 +28,12 @@ fn child_prints_digests() {
         (0..400).map(|i| entry(format!("{i:03}"), text[i * 100..i * 300].to_vec())).collect();
     entries.push(entry("big".into(), text.repeat(4)));
     for compression in [Compression::default(), Compression::Zstd { level: 3 }, Compression::None] {
-        let packed =
-            pack_slice(&entries, &PackOptions { compression, epoch: None }, std::io::sink()).unwrap();
+        let packed = pack_slice(
+            &entries,
+            &PackOptions { compression, epoch: None, ..PackOptions::default() },
+            std::io::sink(),
+        )
+        .unwrap();
         println!("digest {compression:?} {} {}", packed.diff_id, packed.blob);
     }
 }

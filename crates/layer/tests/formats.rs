@@ -118,7 +118,12 @@ fn gnu_tar_reads_what_is_packed() {
     };
     let dir = tempfile::tempdir().unwrap();
     let file = File::create(dir.path().join("layer.tar")).unwrap();
-    pack_slice(&entries, &PackOptions { compression: Compression::None, epoch: None }, file).unwrap();
+    pack_slice(
+        &entries,
+        &PackOptions { compression: Compression::None, epoch: None, ..PackOptions::default() },
+        file,
+    )
+    .unwrap();
     let args = ["--quoting-style=literal", "--utc", "--full-time", "--numeric-owner", "-tvf", "layer.tar"];
     let Some(list) = gnu_tar("gnu_tar_reads_what_is_packed", dir.path(), &args) else { return };
     let list = String::from_utf8(list).unwrap();

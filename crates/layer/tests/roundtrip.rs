@@ -150,7 +150,7 @@ proptest! {
         }
         let compression = if zstd { Compression::Zstd { level: 3 } } else { Compression::default() };
         let mut blob = Vec::new();
-        let packed = pack_slice(&entries, &PackOptions { compression, epoch: None }, &mut blob).unwrap();
+        let packed = pack_slice(&entries, &PackOptions { compression, epoch: None, ..PackOptions::default() }, &mut blob).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let dest = File::open(dir.path()).unwrap();
         let unpacked = unpack_layer(&blob[..], packed.media_type, &dest, &Limits::default()).unwrap();

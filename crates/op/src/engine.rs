@@ -446,7 +446,7 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<PackedLayer, OpError> {
         let (store, row, written) = (self.store.clone(), written_row(layer), layer.recipe.is_some());
-        let options = PackOptions { compression, epoch: self.settings.epoch };
+        let options = PackOptions { compression, epoch: self.settings.epoch, ..PackOptions::default() };
         blocking(move || -> Result<PackedLayer, OpError> {
             let mut writer = store.ingest_unhashed()?;
             let entries = entries.as_slice().iter().map(|entry| match cancel.is_cancelled() {

@@ -1,7 +1,7 @@
 //! The producer: entries in, tar stream out, with small files read ahead on the pool.
 
 use super::pipeline::{Closed, Pipeline};
-use super::render;
+use super::render::{self, Times};
 use crate::{BLOCK, PackError, header};
 use rbuild_tree::{LayerEntry, LayerEntryKind, TreePath};
 use std::collections::VecDeque;
@@ -49,7 +49,7 @@ enum Pending {
 /// Writes the whole tar stream.
 pub(super) fn produce(
     entries: impl Iterator<Item = Result<LayerEntry, PackError>>,
-    epoch: Option<i64>,
+    times: Times,
     pooled: bool,
     out: &mut Pipeline<'_, '_>,
 ) -> Result<(), Stop> {
@@ -62,7 +62,7 @@ pub(super) fn produce(
             let Some(part) = parts.next()? else { break };
             queue.push_back(match part {
                 // The first part of a small layer is all there is: handing it over would only cost time.
-                Part::Small(batch) if pooled && !first => Pending::Rendering(spawn(batch, epoch)),
+                Part::Small(batch) if pooled && !first => Pending::Rendering(spawn(batch, times)),
                 part => Pending::Later(part),
             });
             first = false;
@@ -73,26 +73,26 @@ pub(super) fn produce(
                 let bytes = result.recv().map_err(|_| PackError::Codec("a reader thread died".into()))??;
                 out.write(&bytes)?;
             }
-            Some(Pending::Later(Part::Small(batch))) => out.write(&render::render(&batch, epoch)?)?,
-            Some(Pending::Later(Part::Large(entry))) => stream(&entry, epoch, out)?,
+            Some(Pending::Later(Part::Small(batch))) => out.write(&render::render(&batch, times)?)?,
+            Some(Pending::Later(Part::Large(entry))) => stream(&entry, times, out)?,
         }
     }
     Ok(out.write(&[0; 2 * BLOCK])?)
 }
 
-fn spawn(batch: Vec<LayerEntry>, epoch: Option<i64>) -> Receiver<Result<Vec<u8>, PackError>> {
+fn spawn(batch: Vec<LayerEntry>, times: Times) -> Receiver<Result<Vec<u8>, PackError>> {
     let (sender, receiver) = sync_channel(1);
     rayon::spawn(move || {
         // Nobody listens any more if packing has failed.
-        let _ = sender.send(render::render(&batch, epoch));
+        let _ = sender.send(render::render(&batch, times));
     });
     receiver
 }
 
 /// Writes a file that is too large to be held.
-fn stream(entry: &LayerEntry, epoch: Option<i64>, out: &mut Pipeline<'_, '_>) -> Result<(), Stop> {
+fn stream(entry: &LayerEntry, times: Times, out: &mut Pipeline<'_, '_>) -> Result<(), Stop> {
     let mut head = Vec::new();
-    let data = render::append_header(&mut head, entry, epoch)?;
+    let data = render::append_header(&mut head, entry, times)?;
     out.write(&head)?;
     let Some(data) = data else { return Ok(()) };
     let mut reader = render::VerifiedReader::open(&entry.path, data)?;

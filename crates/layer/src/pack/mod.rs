@@ -91,6 +91,8 @@ pub struct PackOptions {
     pub compression: Compression,
     /// SOURCE_DATE_EPOCH: a modification time later than this (seconds) is stored as this (DESIGN promise 3).
     pub epoch: Option<i64>,
+    /// Whether fractions of seconds of modification times are kept, as PAX records; layers have whole seconds (B-014).
+    pub nanoseconds: bool,
 }
 
 /// A layer blob that was written.
@@ -126,7 +128,8 @@ where
     std::thread::scope(|scope| {
         let mut pipeline = Pipeline::new(scope, options.compression, pooled, out);
         // A failed writer makes the producer stop; its error is the one that counts.
-        match batch::produce(entries, options.epoch, pooled, &mut pipeline) {
+        let times = render::Times { epoch: options.epoch, nanoseconds: options.nanoseconds };
+        match batch::produce(entries, times, pooled, &mut pipeline) {
             Ok(()) => pipeline.finish(),
             Err(batch::Stop::Entries(error)) => Err(error),
             Err(batch::Stop::Pipeline) => Err(pipeline.failure()),

@@ -15,7 +15,7 @@ use std::io::{self, Read};
 pub(crate) fn append_header<'a>(
     out: &mut Vec<u8>,
     entry: &'a LayerEntry,
-    epoch: Option<i64>,
+    times: Times,
 ) -> Result<Option<&'a DataRef>, PackError> {
     let path = &entry.path;
     let bad = |reason| PackError::Unrepresentable { path: path.clone(), reason };
@@ -29,11 +29,11 @@ pub(crate) fn append_header<'a>(
         LayerEntryKind::Whiteout => {
             let name = path.file_name().ok_or_else(|| bad("the root cannot be deleted"))?;
             let name = [WHITEOUT_PREFIX, name.as_encoded_bytes()].concat();
-            append_marker(out, &path.parent().unwrap_or_default(), &name, epoch).map_err(bad)?;
+            append_marker(out, &path.parent().unwrap_or_default(), &name, times).map_err(bad)?;
             return Ok(None);
         }
         LayerEntryKind::Opaque => {
-            append_marker(out, path, OPAQUE_NAME, epoch).map_err(bad)?;
+            append_marker(out, path, OPAQUE_NAME, times).map_err(bad)?;
             return Ok(None);
         }
     };
@@ -44,7 +44,7 @@ pub(crate) fn append_header<'a>(
     if data.is_none() && hard_link.is_none() && meta.kind == FileKind::Regular && meta.size > 0 {
         return Err(bad("nothing says where its bytes are"));
     }
-    append_node(out, path, meta, data, hard_link, epoch).map_err(bad)?;
+    append_node(out, path, meta, data, hard_link, times).map_err(bad)?;
     Ok(data)
 }
 
@@ -54,7 +54,7 @@ fn append_node(
     meta: &Metadata,
     data: Option<&DataRef>,
     hard_link: Option<&TreePath>,
-    epoch: Option<i64>,
+    times: Times,
 ) -> Result<(), &'static str> {
     let is_device = matches!(meta.kind, FileKind::CharDevice | FileKind::BlockDevice) && hard_link.is_none();
     header::append(
@@ -79,19 +79,15 @@ fn append_node(
             uid: meta.uid,
             gid: meta.gid,
             size: data.map_or(0, |d| d.size),
-            mtime: clamp(meta.mtime.seconds, epoch),
+            mtime: times.seconds(meta.mtime.seconds),
+            mtime_nanos: times.nanos(meta.mtime.nanos),
             dev: if is_device { meta.rdev } else { (0, 0) },
             xattrs: Some(&meta.xattrs),
         },
     )
 }
 
-fn append_marker(
-    out: &mut Vec<u8>,
-    dir: &TreePath,
-    name: &[u8],
-    epoch: Option<i64>,
-) -> Result<(), &'static str> {
+fn append_marker(out: &mut Vec<u8>, dir: &TreePath, name: &[u8], times: Times) -> Result<(), &'static str> {
     let name = if dir.is_root() { name.to_vec() } else { [dir.as_bytes(), b"/", name].concat() };
     header::append(
         out,
@@ -103,15 +99,31 @@ fn append_marker(
             uid: 0,
             gid: 0,
             size: 0,
-            mtime: clamp(0, epoch),
+            mtime: times.seconds(0),
+            mtime_nanos: 0,
             dev: (0, 0),
             xattrs: None,
         },
     )
 }
 
-fn clamp(seconds: i64, epoch: Option<i64>) -> i64 {
-    epoch.map_or(seconds, |limit| seconds.min(limit))
+/// How modification times are written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// Later times are written as this.
+    pub(crate) epoch: Option<i64>,
+    /// Whether fractions of seconds are written.
+    pub(crate) nanoseconds: bool,
+}
+
+impl Times {
+    fn seconds(self, seconds: i64) -> i64 {
+        self.epoch.map_or(seconds, |limit| seconds.min(limit))
+    }
+
+    fn nanos(self, nanos: u32) -> u32 {
+        if self.nanoseconds && self.epoch.is_none() { nanos } else { 0 }
+    }
 }
 
 fn tar_name(path: &TreePath, is_dir: bool) -> Cow<'_, [u8]> {
@@ -123,10 +135,10 @@ fn tar_name(path: &TreePath, is_dir: bool) -> Cow<'_, [u8]> {
 }
 
 /// Renders small entries completely, data and padding included.
-pub(crate) fn render(entries: &[LayerEntry], epoch: Option<i64>) -> Result<Vec<u8>, PackError> {
+pub(crate) fn render(entries: &[LayerEntry], times: Times) -> Result<Vec<u8>, PackError> {
     let mut out = Vec::with_capacity(entries.iter().map(|e| 1024 + data_size(e) as usize).sum());
     for entry in entries {
-        if let Some(data) = append_header(&mut out, entry, epoch)? {
+        if let Some(data) = append_header(&mut out, entry, times)? {
             append_data(&mut out, &entry.path, data)?;
             out.resize(out.len() + header::padding(data.size), 0);
         }

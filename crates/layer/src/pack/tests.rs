@@ -38,7 +38,9 @@ fn file(name: &str, bytes: &[u8]) -> LayerEntry {
 
 fn packed(entries: &[LayerEntry], compression: Compression) -> (Vec<u8>, Packed) {
     let mut out = Vec::new();
-    let packed = pack_slice(entries, &PackOptions { compression, epoch: None }, &mut out).unwrap();
+    let packed =
+        pack_slice(entries, &PackOptions { compression, epoch: None, ..PackOptions::default() }, &mut out)
+            .unwrap();
     assert_eq!((packed.blob, packed.size), (Digest::of(&out), out.len() as u64));
     (out, packed)
 }
@@ -139,7 +141,12 @@ fn later_times_become_the_epoch() {
         [(1000, None, 1000), (1000, Some(999), 999), (1000, Some(1000), 1000), (1000, Some(1001), 1000)]
     {
         let mut out = Vec::new();
-        pack_slice(&[at(time)], &PackOptions { compression: Compression::None, epoch }, &mut out).unwrap();
+        pack_slice(
+            &[at(time)],
+            &PackOptions { compression: Compression::None, epoch, ..PackOptions::default() },
+            &mut out,
+        )
+        .unwrap();
         let expected = format!("{expected:011o}\0");
         assert_eq!(out[136..148], *expected.as_bytes(), "{time} {epoch:?}");
     }
@@ -217,7 +224,9 @@ fn entries_that_cannot_be_packed() {
     for compression in
         [Compression::Gzip { level: 10 }, Compression::Zstd { level: 23 }, Compression::Zstd { level: -1 }]
     {
-        let error = pack_slice(&[], &PackOptions { compression, epoch: None }, io::sink()).unwrap_err();
+        let error =
+            pack_slice(&[], &PackOptions { compression, epoch: None, ..PackOptions::default() }, io::sink())
+                .unwrap_err();
         assert!(matches!(error, PackError::Level { .. }), "{compression:?}");
     }
     let failing = [Ok(file("a", b"")), Err(io::Error::other("walk failed"))];
@@ -241,7 +250,7 @@ fn a_full_disk_is_an_error_and_nobody_hangs() {
     let entries: Vec<_> = (0..40).map(|i| file(&format!("{i:02}"), &megabyte)).collect();
     for compression in [Compression::None, Compression::default(), Compression::Zstd { level: 3 }] {
         for room in [0, 5, 10 << 20] {
-            let options = PackOptions { compression, epoch: None };
+            let options = PackOptions { compression, epoch: None, ..PackOptions::default() };
             let error = pack_slice(&entries, &options, Full(room)).unwrap_err();
             assert!(matches!(error, PackError::Write(_)), "{error}");
         }
