@@ -29,6 +29,12 @@ pub enum CacheError {
         /// What is wrong, and what to do if anything.
         String,
     ),
+    /// What is there is no such cache, but something that somebody may need.
+    #[error("it holds {found}, not cache mounts: give them a tag of their own")]
+    Foreign {
+        /// Its media type.
+        found: String,
+    },
     /// A blob is not what its digest says.
     #[error("{name}: blob {expected} is damaged: it has {found}")]
     WrongBlob {

@@ -16,7 +16,9 @@ pub const MAX_MOUNTS: usize = 1024;
 /// Most chunks of one manifest: 64 GiB or so, in a manifest that registries take (4 MiB).
 pub(super) const MAX_CHUNKS: usize = 16_000;
 /// Longest config that is read, in bytes.
-const MAX_CONFIG: u64 = 64 << 20;
+const MAX_CONFIG: u64 = 16 << 20;
+/// Longest id, in bytes.
+pub(super) const MAX_ID: usize = 4096;
 /// Longest compressed chunk that is read, in bytes.
 pub(super) const MAX_CHUNK_BLOB: u64 = 8 << 20;
 /// Version of the format. A reader takes no other.
@@ -115,6 +117,12 @@ impl Mounts {
             return Err("one of its chunks has an impossible size".to_owned());
         }
         for mount in &self.mounts {
+            if mount.id.len() > MAX_ID {
+                return Err("one of its ids is too long".to_owned());
+            }
+            if mount.chunks.len() > MAX_CHUNKS {
+                return Err(format!("{:?} has too many chunks", mount.id));
+            }
             let sizes = mount.chunks.iter().map(|place| self.chunks.get(*place).map(|chunk| chunk.size));
             let total = sizes.into_iter().try_fold(0_u64, |sum, size| sum.checked_add(size?));
             if total != Some(mount.size) {
@@ -127,14 +135,14 @@ impl Mounts {
     /// What a place holds, with the digest of its manifest; `None` if there is nothing or something else.
     pub(super) async fn read(backend: &dyn Backend) -> Result<Option<(Digest, Self)>, CacheError> {
         let Some((descriptor, bytes)) = backend.manifest().await? else { return Ok(None) };
-        let damaged = |reason: String| CacheError::damaged(backend.name(), reason);
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(format!("the manifest is damaged: {error}")))?;
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
+            return Err(CacheError::Foreign { found: descriptor.media_type });
+        };
         if manifest.config.media_type != CONFIG_MEDIA_TYPE {
-            return Err(damaged("it holds no cache mounts, but something else".to_owned()));
+            return Err(CacheError::Foreign { found: manifest.config.media_type });
         }
         let config = read(backend, &manifest.config, MAX_CONFIG).await?;
-        Ok(Some((descriptor.digest, Self::parse(&config).map_err(damaged)?)))
+        Ok(Some((descriptor.digest, Self::parse(&config).map_err(CacheError::Damaged)?)))
     }
 }
 
@@ -172,6 +180,8 @@ mod tests {
         assert!(refused(|it| it.mounts[0].size = u64::MAX).contains("do not add up"));
         assert!(refused(|it| it.chunks[0].size = 1 << 40).contains("impossible size"));
         assert!(refused(|it| it.chunks[0].blob_size = 1 << 40).contains("impossible size"));
+        assert!(refused(|it| it.mounts[0].chunks = vec![0; MAX_CHUNKS + 1]).contains("too many chunks"));
+        assert!(refused(|it| it.mounts[0].id = "x".repeat(MAX_ID + 1)).contains("too long"));
         assert!(refused(|it| it.chunks[0].size = 0).contains("impossible size"));
         assert!(
             Mounts::parse(b"{\"version\":2,\"mounts\":[],\"chunks\":[]}").unwrap_err().contains("version 2")

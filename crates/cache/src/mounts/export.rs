@@ -1,7 +1,7 @@
 //! Writing cache mounts: only chunks that the place does not hold are compressed and sent.
 
 use super::document::{
-    CHUNK_MEDIA_TYPE, CHUNK_SIZES, CONFIG_MEDIA_TYPE, Chunk, MAX_CHUNKS, MAX_MOUNTS, Mounts, StoredMount,
+    CHUNK_MEDIA_TYPE, CHUNK_SIZES, CONFIG_MEDIA_TYPE, Chunk, MAX_CHUNKS, MAX_ID, MAX_MOUNTS, Mounts, StoredMount,
 };
 use crate::backend::Backend;
 use crate::error::CacheError;
@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use rbuild_layer::{Compression, PackOptions};
 use rbuild_oci::{Descriptor, Digest, media_type};
 use rbuild_tree::{DataRef, DataSource, DirTree, FileKind, LayerEntry, LayerEntryKind, Tree, TreePath};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -58,6 +58,8 @@ pub struct MountsExporter {
 struct Known {
     places: HashMap<Digest, usize>,
     chunks: Vec<Chunk>,
+    /// Those that the manifest will name.
+    used: HashSet<usize>,
 }
 
 impl MountsExporter {
@@ -66,22 +68,55 @@ impl MountsExporter {
         Self { backend, max_size }
     }
 
-    /// Writes these mounts, the most important first; mounts that the place holds besides stay as they are.
+    /// The place it writes to.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// Writes these mounts, the most important first; mounts that the place holds besides stay as they are, as far as there
+    /// is room.
     ///
     /// # Errors
-    /// When the place cannot be read or written. The manifest that was there before stays then.
-    pub async fn export(&self, mounts: Vec<MountSnapshot>) -> Result<MountsPublished, CacheError> {
+    /// When the place cannot be read or written, or holds something else. The manifest that was there before stays then.
+    pub async fn export(&self, mounts: &[MountSnapshot]) -> Result<MountsPublished, CacheError> {
         let existing = match Mounts::read(&*self.backend).await {
             Err(CacheError::Damaged { .. } | CacheError::WrongBlob { .. }) => None,
+            // The manifest names a config that is lost.
+            Err(error) if error.is_not_found() => None,
             found => found?,
         };
-        let (old_manifest, old) = existing.map_or_else(Default::default, |(digest, old)| (Some(digest), old));
+        let (manifest, old) = existing.map_or_else(Default::default, |(digest, old)| (Some(digest), old));
+        let had_chunks = !old.chunks.is_empty();
+        let (all, mut published) = self.collect(mounts, old).await?;
+        match self.publish(&all, manifest, &mut published).await {
+            // A registry that refuses may have lost blobs that its manifest named: everything is sent again.
+            Err(error) if had_chunks && !error.is_unreachable() => {}
+            done => return done.map(|()| published),
+        }
+        let (all, mut published) = self.collect(mounts, Mounts::default()).await?;
+        self.publish(&all, None, &mut published).await?;
+        Ok(published)
+    }
+
+    /// Sends the chunks of all mounts that `old` has not; gives what the manifest is to hold.
+    async fn collect(
+        &self,
+        mounts: &[MountSnapshot],
+        old: Mounts,
+    ) -> Result<(Mounts, MountsPublished), CacheError> {
         let mut published = MountsPublished::default();
-        let mut stored = Vec::new();
+        let mut stored: Vec<StoredMount> = Vec::new();
         let mut known = Known::of(&old);
         let mut total = 0;
-        for mount in &mounts {
-            match self.store(mount, &mut known, total, &mut published).await? {
+        for mount in mounts {
+            let kept = match self.store(mount, &mut known, total, &mut published).await? {
+                Ok(_) if stored.len() >= MAX_MOUNTS => Err("there are too many".to_owned()),
+                Ok(mount) if !known.use_all(&mount.chunks) => {
+                    Err("the manifest would have too many chunks".to_owned())
+                }
+                kept => kept,
+            };
+            match kept {
                 Ok(mount) => {
                     total += mount.size;
                     stored.push(mount);
@@ -90,20 +125,20 @@ impl MountsExporter {
             }
         }
         for mount in old.mounts {
-            let replaced = stored.iter().any(|new: &StoredMount| new.directory == mount.directory);
-            if !replaced && total.saturating_add(mount.size) <= self.max_size && stored.len() < MAX_MOUNTS {
+            let replaced = stored.iter().any(|new| new.directory == mount.directory);
+            let fits = total.saturating_add(mount.size) <= self.max_size && stored.len() < MAX_MOUNTS;
+            if !replaced && fits && known.use_all(&mount.chunks) {
                 total += mount.size;
                 stored.push(mount);
             }
         }
         stored.sort_by(|a, b| a.directory.cmp(&b.directory));
-        self.publish(known.only(stored), old_manifest, &mut published).await?;
-        Ok(published)
+        Ok((known.only(stored), published))
     }
 
     async fn publish(
         &self,
-        mounts: Mounts,
+        mounts: &Mounts,
         old: Option<Digest>,
         published: &mut MountsPublished,
     ) -> Result<(), CacheError> {
@@ -127,6 +162,9 @@ impl MountsExporter {
         total: u64,
         published: &mut MountsPublished,
     ) -> Result<Result<StoredMount, String>, CacheError> {
+        if mount.id.len() > MAX_ID {
+            return Ok(Err("its id is too long".to_owned()));
+        }
         let path = mount.path.clone();
         let read = tokio::task::spawn_blocking(move || Snapshot::of(&path));
         let snapshot = match read.await.map_err(|error| error.to_string()).and_then(|read| read) {
@@ -153,13 +191,15 @@ impl MountsExporter {
         let mut new = Vec::new();
         while let Some(piece) = pieces.recv().await {
             stored.size += piece.len() as u64;
+            if stored.chunks.len() >= MAX_CHUNKS {
+                // What waits was never sent: nothing may refer to it.
+                known.forget(new.len());
+                return Ok(Err("it has too many chunks".to_owned()));
+            }
             let digest = Digest::of(&piece);
             let place = *known.places.entry(digest).or_insert(known.chunks.len());
             stored.chunks.push(place);
             if place == known.chunks.len() {
-                if place >= MAX_CHUNKS {
-                    return Ok(Err("the manifest would have too many chunks".to_owned()));
-                }
                 // Known at once, so that a repetition is not sent again; the blob follows.
                 known.chunks.push(Chunk { digest, size: piece.len() as u64, blob: digest, blob_size: 0 });
                 new.push((place, piece));
@@ -204,7 +244,24 @@ impl MountsExporter {
 impl Known {
     fn of(old: &Mounts) -> Self {
         let places = old.chunks.iter().enumerate().map(|(place, chunk)| (chunk.digest, place));
-        Self { places: places.collect(), chunks: old.chunks.clone() }
+        Self { places: places.collect(), chunks: old.chunks.clone(), used: HashSet::new() }
+    }
+
+    /// Takes back the newest chunks.
+    fn forget(&mut self, count: usize) {
+        for chunk in self.chunks.drain(self.chunks.len() - count..) {
+            self.places.remove(&chunk.digest);
+        }
+    }
+
+    /// Notes that a mount uses these chunks; `false`, and nothing is noted, if the manifest would become too long.
+    fn use_all(&mut self, chunks: &[usize]) -> bool {
+        let more: HashSet<usize> = chunks.iter().copied().filter(|place| !self.used.contains(place)).collect();
+        let fits = self.used.len() + more.len() <= MAX_CHUNKS;
+        if fits {
+            self.used.extend(more);
+        }
+        fits
     }
 
     /// The chunks that these mounts use, in the order of use.

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc};
 
@@ -31,43 +32,69 @@ pub struct Restored {
 
 /// The places of `--cache-mounts-from`. Nothing is read before somebody asks.
 pub struct MountsImporter {
-    backends: Vec<Arc<dyn Backend>>,
+    places: Vec<Place>,
     reporter: Reporter,
-    loaded: OnceCell<Vec<(Arc<dyn Backend>, Mounts)>>,
+    loaded: OnceCell<Vec<Option<Mounts>>>,
+}
+
+struct Place {
+    backend: Arc<dyn Backend>,
+    /// Largest mount that is brought from there, in bytes.
+    max_size: u64,
+    /// Whether nobody answers there any more: every further request would wait again.
+    dead: AtomicBool,
 }
 
 impl MountsImporter {
-    /// An importer of these places; the first that has a mount gives it. A place that cannot be read is a warning.
-    pub fn new(backends: Vec<Arc<dyn Backend>>, reporter: Reporter) -> Self {
-        Self { backends, reporter, loaded: OnceCell::new() }
+    /// An importer of these places, each with the size of the largest mount that is wanted from there in bytes; the first
+    /// that has a mount gives it. A place that cannot be read is a warning.
+    pub fn new(places: Vec<(Arc<dyn Backend>, u64)>, reporter: Reporter) -> Self {
+        let place = |(backend, max_size)| Place { backend, max_size, dead: AtomicBool::new(false) };
+        Self { places: places.into_iter().map(place).collect(), reporter, loaded: OnceCell::new() }
     }
 
-    async fn loaded(&self) -> &[(Arc<dyn Backend>, Mounts)] {
+    /// Whether there is no place.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether the place of this name did not answer, of which the user was told.
+    pub fn is_dead(&self, name: &str) -> bool {
+        self.places.iter().any(|place| place.backend.name() == name && place.dead.load(Ordering::Relaxed))
+    }
+
+    async fn loaded(&self) -> impl Iterator<Item = (&Place, &Mounts)> {
         let load = || async {
-            let reading = self.backends.iter().map(|backend| async move {
-                let reading = tokio::time::timeout(METADATA_TIMEOUT, Mounts::read(&**backend));
-                match reading.await {
-                    Ok(Ok(Some((_, mounts)))) => Some((Arc::clone(backend), mounts)),
+            let reading = self.places.iter().map(|place| async move {
+                let reading = tokio::time::timeout(METADATA_TIMEOUT, Mounts::read(&*place.backend));
+                let slow = CacheError::Slow { seconds: METADATA_TIMEOUT.as_secs() };
+                match reading.await.unwrap_or(Err(slow)) {
+                    Ok(Some((_, mounts))) => Some(mounts),
                     // The first build that exports to it finds nothing there.
-                    Ok(Ok(None)) => None,
-                    Ok(Err(error)) => self.warn(backend.name(), &error.to_string()),
-                    Err(_) => self.warn(backend.name(), "no answer"),
+                    Ok(None) => None,
+                    Err(error) => {
+                        place.dead.store(error.is_unreachable(), Ordering::Relaxed);
+                        let text = format!("cache mounts of {} cannot be used: {error}", place.backend.name());
+                        self.reporter.report(Event::Warning { text });
+                        None
+                    }
                 }
             });
-            futures_util::future::join_all(reading).await.into_iter().flatten().collect()
+            futures_util::future::join_all(reading).await
         };
-        self.loaded.get_or_init(load).await
+        let loaded = self.loaded.get_or_init(load).await;
+        self.places.iter().zip(loaded).filter_map(|(place, mounts)| Some((place, mounts.as_ref()?)))
     }
 
-    fn warn<T>(&self, name: &str, reason: &str) -> Option<T> {
-        let text = format!("cache mounts of {name} cannot be used: {reason}");
-        self.reporter.report(Event::Warning { text });
-        None
-    }
-
-    /// Every mount of every place.
+    /// Every mount of every place, without those that an earlier place has, too.
     pub async fn list(&self) -> Vec<StoredMount> {
-        self.loaded().await.iter().flat_map(|(_, mounts)| mounts.mounts.clone()).collect()
+        let mut found: Vec<StoredMount> = Vec::new();
+        for mount in self.loaded().await.flat_map(|(_, mounts)| &mounts.mounts) {
+            if !found.iter().any(|other| other.directory == mount.directory) {
+                found.push(mount.clone());
+            }
+        }
+        found
     }
 
     /// Brings a mount into `dest`, an empty directory; `None` if no place has it.
@@ -75,10 +102,19 @@ impl MountsImporter {
     /// # Errors
     /// When its content cannot be had or is not what it should be; `dest` holds a part of it then.
     pub async fn restore(&self, directory: &Digest, dest: &Path) -> Result<Option<Restored>, CacheError> {
-        for (backend, mounts) in self.loaded().await {
-            if let Some(mount) = mounts.mounts.iter().find(|mount| mount.directory == *directory) {
-                return bring(backend, mounts, mount, dest).await.map(Some);
+        for (place, mounts) in self.loaded().await {
+            let mount = mounts.mounts.iter().find(|mount| mount.directory == *directory);
+            let Some(mount) = mount.filter(|_| !place.dead.load(Ordering::Relaxed)) else { continue };
+            if mount.size > place.max_size {
+                let (size, most) = (mount.size, place.max_size);
+                let reason = format!("it has {size} bytes, more than max-size={most}");
+                return Err(CacheError::Damaged(reason));
             }
+            let brought = bring(&place.backend, mounts, mount, dest).await;
+            if brought.as_ref().is_err_and(CacheError::is_unreachable) {
+                place.dead.store(true, Ordering::Relaxed);
+            }
+            return brought.map(Some);
         }
         Ok(None)
     }
@@ -96,10 +132,11 @@ async fn bring(
     let limits = Limits { bytes: mount.size, ..Limits::default() };
     let unpacking = tokio::task::spawn_blocking(move || {
         let mut pieces = Pieces { receiver, piece: Vec::new(), at: 0 };
-        let unpacked = rbuild_layer::unpack_archive(&mut pieces, &root, &limits).map(drop);
+        // If that fails, the pieces go with it, so that nothing more is fetched.
+        rbuild_layer::unpack_archive(&mut pieces, &root, &limits)?;
         // What follows the end of the archive is not an error, but has to be taken.
-        std::io::copy(&mut pieces, &mut std::io::sink()).ok();
-        unpacked
+        std::io::copy(&mut pieces, &mut std::io::sink()).map_err(rbuild_layer::DecompressError::Io)?;
+        Ok::<_, rbuild_layer::UnpackError>(())
     });
     let chunks = mount.chunks.iter().map(|place| &mounts.chunks[*place]);
     let mut fetching = stream::iter(chunks).map(|chunk| fetch(backend, chunk)).buffered(PARALLEL);
@@ -124,9 +161,9 @@ async fn bring(
     if let Some(error) = failed {
         return Err(error);
     }
-    let damaged = |reason: String| CacheError::damaged(backend.name(), format!("{}: {reason}", mount.id));
     if mount.size > 0 {
-        unpacked.map_err(|error| damaged(error.to_string()))?.map_err(|error| damaged(error.to_string()))?;
+        let unpacked = unpacked.map_err(|error| error.to_string()).and_then(|done| done.map_err(|error| error.to_string()));
+        unpacked.map_err(CacheError::Damaged)?;
     }
     std::os::unix::fs::chown(dest, Some(mount.uid), Some(mount.gid))
         .and_then(|()| std::fs::set_permissions(dest, std::fs::Permissions::from_mode(mount.mode & 0o7777)))

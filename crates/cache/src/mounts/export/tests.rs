@@ -32,12 +32,12 @@ impl Lab {
 
     async fn export(&self, max_size: u64) -> MountsPublished {
         let exporter = MountsExporter::new(self.backend(), max_size);
-        exporter.export(vec![self.snapshot("apt")]).await.unwrap()
+        exporter.export(&[self.snapshot("apt")]).await.unwrap()
     }
 
     async fn restore(&self, name: &str) -> Result<Option<crate::mounts::Restored>, CacheError> {
         fs::create_dir(self.path(name)).unwrap();
-        let importer = MountsImporter::new(vec![self.backend()], Reporter::silent());
+        let importer = MountsImporter::new(vec![(self.backend(), u64::MAX)], Reporter::silent());
         importer.restore(&Digest::of("apt"), &self.path(name)).await
     }
 }
@@ -107,7 +107,7 @@ async fn mounts_beyond_the_limit_are_left_out_and_others_stay() {
     lab.export(u64::MAX).await;
     let exporter = MountsExporter::new(lab.backend(), 1 << 20);
     fs::write(lab.path("mount/a"), noise(1, 2 << 20)).unwrap();
-    let published = exporter.export(vec![lab.snapshot("cargo")]).await.unwrap();
+    let published = exporter.export(&[lab.snapshot("cargo")]).await.unwrap();
     assert_eq!(published.skipped.len(), 1, "{published:?}");
     assert!(published.skipped[0].starts_with("cargo: it has 2097152 bytes"), "{published:?}");
     assert!(lab.restore("back").await.unwrap().is_some(), "the mount that was there is still there");
