@@ -1,6 +1,6 @@
 //! The pipeline.
 
-use crate::cache::{self, CacheExports, Fetcher, StepKind, Steps};
+use crate::cache::{self, CacheExports, Fetcher, MountsSource, StepKind, Steps};
 use crate::contexts::Contexts;
 use crate::dockerfile::{Inputs, read_inputs};
 use crate::error::BuildError;
@@ -17,7 +17,7 @@ use rbuild_graph::Plan;
 use rbuild_history::Limits;
 use rbuild_ir::{Definition, ImageResult};
 use rbuild_oci::{Descriptor, Digest, Reference};
-use rbuild_op::{Engine, EngineSettings, LayerCache, Remote, Root, operation};
+use rbuild_op::{CacheMountSource, Engine, EngineSettings, LayerCache, Remote, Root, operation};
 use rbuild_registry::ClientConfig;
 use rbuild_solver::{Observer, Op, Outcome, SolveOptions, Solver, StepContext};
 use rbuild_store::{Budget, Store};
@@ -123,6 +123,7 @@ async fn build_in(
         let importer = Arc::clone(&importer);
         tokio::spawn(async move { importer.load().await });
     }
+    let mounts = cache::mounts_source(&request, &images, &reporter);
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let plan = Arc::new(plan);
     let told = Told::new(Arc::clone(&plan), &inputs, &request, args, definition.image.platform.to_string());
@@ -136,6 +137,7 @@ async fn build_in(
             &store,
             &images,
             &importer,
+            mounts.as_ref(),
             &definition.image,
             remote,
             &cancel,
@@ -145,6 +147,7 @@ async fn build_in(
         pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request), lazy).map(Arc::new),
         images,
         importer,
+        mounts,
         request,
         store,
         reporter,
@@ -189,6 +192,7 @@ fn engine(
     store: &Store,
     images: &Arc<Images>,
     importer: &Arc<Importer>,
+    mounts: Option<&Arc<MountsSource>>,
     image: &ImageResult,
     remote: Remote,
     cancel: &CancellationToken,
@@ -204,6 +208,7 @@ fn engine(
         no_cache: request.no_cache.clone(),
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
+        cache_mounts: mounts.map(|mounts| Arc::clone(mounts) as Arc<dyn CacheMountSource>),
         remote,
         cancel: cancel.clone(),
     };
@@ -247,6 +252,7 @@ struct Build {
     pusher: Option<Arc<Pusher>>,
     images: Arc<Images>,
     importer: Arc<Importer>,
+    mounts: Option<Arc<MountsSource>>,
     names: Vec<Reference>,
     observer: Option<Arc<dyn Observer>>,
     reporter: Reporter,
@@ -327,7 +333,8 @@ impl Build {
             let text = format!("a step will run again in the next build: {error}");
             self.reporter.report(Event::Warning { text });
         }
-        caches.finish(&steps).await?;
+        let (caches, mounts) = tokio::join!(caches.finish(&steps), self.export_mounts());
+        caches.and(mounts)?;
         let executed = solved.steps.iter().filter(|step| step.outcome != Outcome::Cached).count();
         Ok(BuildResult {
             manifest: documents.as_ref().map(|documents| documents.descriptor.clone()),
@@ -338,6 +345,21 @@ impl Build {
             build: None,
             collected: 0,
         })
+    }
+
+    async fn export_mounts(&self) -> Result<(), BuildError> {
+        let used = self.engine.used_cache_mounts();
+        let mounts = self.mounts.as_deref();
+        cache::export_used(
+            &self.request,
+            &self.images,
+            &self.store,
+            mounts,
+            &used,
+            &self.reporter,
+            &self.cancel,
+        )
+        .await
     }
 
     fn title(&self) -> &'static str {

@@ -80,6 +80,16 @@ pub enum BuildError {
         /// Why.
         message: String,
     },
+    /// Cache mounts could not be exported or imported, and the user wanted that to count.
+    #[error("{action} cache mounts {name}: {message}")]
+    CacheMounts {
+        /// `exporting` or `importing`.
+        action: &'static str,
+        /// Where to or from: `to registry/name`.
+        name: String,
+        /// Why.
+        message: String,
+    },
     /// Reading or writing something of the user's failed.
     #[error("{action} `{path}`: {source}{}", hint(.source))]
     Io {
@@ -117,9 +127,10 @@ impl BuildError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Dockerfile(_) | Self::Request(_) => ErrorKind::Usage,
-            Self::Image { registry: true, .. } | Self::Push { .. } | Self::CacheExport { .. } => {
-                ErrorKind::Registry
-            }
+            Self::Image { registry: true, .. }
+            | Self::Push { .. }
+            | Self::CacheExport { .. }
+            | Self::CacheMounts { .. } => ErrorKind::Registry,
             Self::Image { .. } => ErrorKind::Usage,
             Self::Step { source, .. } | Self::Export(source) => crate::kind::kind_of(source),
             Self::Io { .. } | Self::Store(_) => ErrorKind::Environment,

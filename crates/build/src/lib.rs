@@ -32,7 +32,11 @@ mod request;
 mod shadow;
 
 pub use build::{BuildResult, Environment, build};
-pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget, DEFAULT_CACHE_EXPORT_BUDGET};
+pub use cache::{
+    Became, CacheExport, CacheImport, CacheMode, CacheTarget, DEFAULT_CACHE_EXPORT_BUDGET,
+    DEFAULT_MOUNTS_EXPORT_SIZE, DEFAULT_MOUNTS_IMPORT_SIZE, ImportedMount, MountsExport, MountsImport,
+    MountsOutcome, export_cache_mounts, import_cache_mounts,
+};
 pub use csv::csv_fields;
 pub use dockerfile::{other_frontend, read_dockerfile};
 pub use error::{BuildError, ErrorKind};

@@ -80,7 +80,8 @@ pub(crate) async fn write(
         }
         Output::Tar(dest) => {
             let view = view(build, step).await?;
-            let options = PackOptions { compression: Compression::None, epoch: build.epoch, ..PackOptions::default() };
+            let options =
+                PackOptions { compression: Compression::None, epoch: build.epoch, ..PackOptions::default() };
             let dest = dest.clone();
             on_thread(move || write_tree(&view, &dest, &options)).await
         }

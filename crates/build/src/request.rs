@@ -1,6 +1,6 @@
 //! What a build is asked to do, resolved: nothing here looks at the environment or the terminal.
 
-use crate::cache::{CacheExport, CacheImport};
+use crate::cache::{CacheExport, CacheImport, MountsExport, MountsImport};
 use rbuild_context::Modes;
 use rbuild_ir::{NetworkMode, RemoteUrl};
 use rbuild_layer::Compression;
@@ -72,6 +72,10 @@ pub struct BuildRequest {
     pub cache_to: Vec<CacheExport>,
     /// `--cache-export-budget`: time that exporting caches may take after everything else; `None` is no limit.
     pub cache_export_budget: Option<Duration>,
+    /// `--cache-mounts-from`.
+    pub cache_mounts_from: Vec<MountsImport>,
+    /// `--cache-mounts-to`.
+    pub cache_mounts_to: Vec<MountsExport>,
     /// `--load`: a pushed image is kept in the store even if layers have to be downloaded only for that.
     pub load: bool,
     /// Whether SOURCE_DATE_EPOCH also clamps file times in new layers (`rewrite-timestamp`).

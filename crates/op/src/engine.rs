@@ -2,7 +2,7 @@
 
 use crate::bridge::blocking;
 use crate::error::OpFailure;
-use crate::exec::BoundCell;
+use crate::exec::{BoundCell, CacheMountSource};
 use crate::fetch::{BlobFetcher, PulledLayer};
 use crate::implied::Place;
 use crate::layer::{Layer, Root, from_epoch, since_epoch};
@@ -75,6 +75,8 @@ pub struct EngineSettings {
     pub confidential: Confidential,
     /// Steps whose cache mounts begin empty.
     pub no_cache: NoCache,
+    /// Where new cache mounts may be had from, instead of what they begin with.
+    pub cache_mounts: Option<Arc<dyn CacheMountSource>>,
     /// Fetches what ADD names by URL.
     pub remote: crate::remote::Remote,
     /// Stops all work.
@@ -100,6 +102,8 @@ pub struct Engine {
     pub(crate) bound: Mutex<HashMap<(String, String), BoundCell>>,
     /// Directories of cache mounts that this build has emptied.
     pub(crate) fresh_caches: Mutex<HashSet<PathBuf>>,
+    /// Cache mounts that steps of this build have used: their directories and ids.
+    pub(crate) used_caches: Mutex<BTreeMap<Digest, String>>,
     /// Imported layers that could not be had: no record with one of them is used in this build.
     pub(crate) lost: Mutex<HashSet<LayerId>>,
     /// SOURCE_DATE_EPOCH that imported layers were packed under, as far as they have one.
@@ -142,9 +146,15 @@ impl Engine {
             made: AtomicU64::new(0),
             bound: Mutex::default(),
             fresh_caches: Mutex::default(),
+            used_caches: Mutex::default(),
             lost: Mutex::default(),
             epochs: Mutex::default(),
         }
+    }
+
+    /// The cache mounts that steps of this build have used: the names of their directories, and their ids.
+    pub fn used_cache_mounts(&self) -> Vec<(Digest, String)> {
+        locked(&self.used_caches).iter().map(|(directory, id)| (*directory, id.clone())).collect()
     }
 
     pub(crate) fn launcher(&self) -> Result<&Launcher, RuntimeError> {

@@ -33,6 +33,7 @@ mod ssh;
 pub use cache::LayerCache;
 pub use engine::{Engine, EngineSettings, LocalSource, MAX_KEPT_BYTES, MAX_KEPT_FILES, PackedLayer};
 pub use error::OpFailure;
+pub use exec::CacheMountSource;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};
 pub use remote::{HttpFile, PinnedFile, Pins, Remote, Resolving, git_pin_name};

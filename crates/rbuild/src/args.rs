@@ -1,6 +1,6 @@
 //! What was typed.
 
-use crate::command::{du::DuArgs, fsck::FsckArgs, prune::PruneArgs, system::SystemArgs};
+use crate::command::{cache::CacheArgs, du::DuArgs, fsck::FsckArgs, prune::PruneArgs, system::SystemArgs};
 use crate::space::BudgetArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Builds(BuildsArgs),
     /// Say why a step of a build was executed, or since when it is cached
     Why(WhyArgs),
+    /// List cache mounts, remove them, bring them elsewhere and back
+    Cache(CacheArgs),
     /// Show what takes how much space
     Du(DuArgs),
     /// Verify the store, and repair it
@@ -60,7 +62,7 @@ pub(crate) enum Command {
 /// Names and aliases of the commands; anything else as the first argument means `build`.
 pub(crate) const COMMANDS: &[&str] = &[
     "build", "b", "check", "plan", "ast", "lock", "images", "inspect", "history", "tag", "rmi", "prune",
-    "builds", "why", "du", "fsck", "system", "version", "help",
+    "builds", "why", "cache", "du", "fsck", "system", "version", "help",
 ];
 
 /// Which Dockerfile is meant, and how it would be built.
@@ -303,6 +305,12 @@ pub(crate) struct BuildArgs {
     /// Cache to write: type=registry,ref=NAME, type=local,dest=DIR or type=inline [,mode=min|max] [,compression=…] [,ignore-error=false] …
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
+    /// Where new cache mounts are restored from: type=registry,ref=NAME (or just NAME) or type=local,src=DIR[,tag=…] [,max-size=10GB]
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) cache_mounts_from: Vec<String>,
+    /// Where cache mounts that steps have used are kept: type=registry,ref=NAME or type=local,dest=DIR [,max-size=2GB] [,ignore-error=false]
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) cache_mounts_to: Vec<String>,
     /// Time that writing caches may take when all else is done; `none` for no limit [default: 2m]
     #[arg(long, value_name = "DURATION")]
     pub(crate) cache_export_budget: Option<String>,

@@ -4,6 +4,7 @@ mod cache;
 mod confidential;
 pub(crate) mod history;
 mod limits;
+pub(crate) mod mounts;
 
 use crate::args::BuildArgs;
 use crate::exit::Usage;
@@ -66,6 +67,8 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         cache_from: cache::cache_imports(&args.cache_from)?,
         cache_to: cache::cache_exports(&args.cache_to)?,
         cache_export_budget: cache::budget(args.cache_export_budget.as_deref())?,
+        cache_mounts_from: mounts::imports("--cache-mounts-from", &args.cache_mounts_from)?,
+        cache_mounts_to: mounts::exports("--cache-mounts-to", &args.cache_mounts_to)?,
         load: args.load,
         rewrite_timestamp: true,
     };

@@ -403,7 +403,10 @@ impl Inventory {
             let changed = fs::symlink_metadata(&path).map_or(0, |meta| meta.ctime());
             let object = self.add_object(UsageKind::CacheMount, id.to_string(), path, bytes, changed);
             self.objects[object].in_use = !free;
-            let unit = Unit { last_used: used, created: changed, in_use: !free, ..Unit::default() };
+            let description = crate::cache_mount::cache_mount_id(&self.objects[object].path);
+            let description = description.map(|id| format!("cache mount {id}")).unwrap_or_default();
+            let unit =
+                Unit { last_used: used, created: changed, in_use: !free, description, ..Unit::default() };
             self.add_single(UnitKind::CacheMount, object, unit);
         }
         Ok(())

@@ -62,7 +62,7 @@ mod usage;
 
 pub use blob::BlobWriter;
 pub use budget::{Budget, Disk, Space};
-pub use cache_mount::{CacheMount, CacheMountSharing};
+pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountSharing};
 pub use error::{Result, StoreError};
 pub use fetched::{Fetched, GitReference};
 pub use filter::Filter;

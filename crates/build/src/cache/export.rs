@@ -103,7 +103,7 @@ impl CacheExports {
     ) -> Self {
         let cancel = cancel.child_token();
         let targets = possible(request, reporter).filter_map(|spec| {
-            let backend = backend(&spec.target, images)?;
+            let backend = backend(&spec.target, images.client())?;
             let mount_prefix = match &spec.target {
                 CacheTarget::Registry { reference, .. } => Some(format!("{}/", reference.domain())),
                 _ => None,
@@ -386,7 +386,7 @@ impl Target {
     }
 }
 
-fn out_of_time(budget: Option<Duration>) -> String {
+pub(super) fn out_of_time(budget: Option<Duration>) -> String {
     let seconds = budget.unwrap_or_default().as_secs_f64();
     format!("the budget of {seconds} s is used up (--cache-export-budget)")
 }

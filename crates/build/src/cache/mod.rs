@@ -4,11 +4,17 @@ mod describe;
 mod export;
 mod fetch;
 mod inline;
+mod mounts;
 
 pub(crate) use describe::{StepKind, Steps};
 pub(crate) use export::CacheExports;
 pub(crate) use fetch::Fetcher;
 pub(crate) use inline::{drop_inherited, inline_cache, wants_inline};
+pub use mounts::{
+    Became, DEFAULT_MOUNTS_EXPORT_SIZE, DEFAULT_MOUNTS_IMPORT_SIZE, ImportedMount, MountsExport,
+    MountsImport, MountsOutcome, export_cache_mounts, import_cache_mounts,
+};
+pub(crate) use mounts::{MountsSource, export_used, mounts_source};
 
 use crate::images::Images;
 use crate::request::BuildRequest;
@@ -16,7 +22,7 @@ use rbuild_cache::{Backend, Form, Importer, LocalBackend, RegistryBackend};
 use rbuild_event::{Event, Reporter};
 use rbuild_layer::Compression;
 use rbuild_oci::{Digest, Platform, Reference};
-use rbuild_registry::ClientConfig;
+use rbuild_registry::{Client, ClientConfig};
 use rbuild_solver::NoCache;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -97,11 +103,14 @@ pub struct CacheExport {
 
 /// Adds the registries that the user called insecure.
 pub(crate) fn registry_config(mut config: ClientConfig, request: &BuildRequest) -> ClientConfig {
-    let imports = request.cache_from.iter().filter_map(|import| match import {
+    let places = request.cache_mounts_from.iter().map(|import| &import.from);
+    let imports = request.cache_from.iter().chain(places).filter_map(|import| match import {
         CacheImport::Registry { reference, insecure: true } => Some(reference),
         _ => None,
     });
-    let exports = request.cache_to.iter().filter_map(|export| match &export.target {
+    let places = request.cache_mounts_to.iter().map(|export| &export.target);
+    let targets = request.cache_to.iter().map(|export| &export.target).chain(places);
+    let exports = targets.filter_map(|target| match target {
         CacheTarget::Registry { reference, insecure: true } => Some(reference),
         _ => None,
     });
@@ -123,17 +132,19 @@ pub(crate) fn importer(
         }
         _ => true,
     };
-    let backends = request.cache_from.iter().filter(is_asked).map(|import| -> Arc<dyn Backend> {
-        match import {
-            CacheImport::Registry { reference, .. } => {
-                Arc::new(RegistryBackend::new(images.client().clone(), reference))
-            }
-            CacheImport::Local { dir, tag, digest } => Arc::new(LocalBackend::new(dir, tag, *digest, false)),
-        }
-    });
+    let backends =
+        request.cache_from.iter().filter(is_asked).map(|import| import_backend(import, images.client()));
     let ignored = matches!(request.no_cache, NoCache::All);
     let backends = if ignored { Vec::new() } else { backends.collect() };
     Importer::new(backends, platform.clone(), reporter.clone())
+}
+
+/// The place of an import.
+fn import_backend(import: &CacheImport, client: &Client) -> Arc<dyn Backend> {
+    match import {
+        CacheImport::Registry { reference, .. } => Arc::new(RegistryBackend::new(client.clone(), reference)),
+        CacheImport::Local { dir, tag, digest } => Arc::new(LocalBackend::new(dir, tag, *digest, false)),
+    }
 }
 
 fn offline(reference: &Reference, what: &str, reporter: &Reporter) {
@@ -153,11 +164,9 @@ fn possible<'a>(request: &'a BuildRequest, reporter: &'a Reporter) -> impl Itera
 }
 
 /// The place of an export; `None` for an inline one.
-fn backend(target: &CacheTarget, images: &Images) -> Option<Arc<dyn Backend>> {
+fn backend(target: &CacheTarget, client: &Client) -> Option<Arc<dyn Backend>> {
     Some(match target {
-        CacheTarget::Registry { reference, .. } => {
-            Arc::new(RegistryBackend::new(images.client().clone(), reference))
-        }
+        CacheTarget::Registry { reference, .. } => Arc::new(RegistryBackend::new(client.clone(), reference)),
         CacheTarget::Local { dir, tag, reset } => Arc::new(LocalBackend::new(dir, tag, None, *reset)),
         CacheTarget::Inline => return None,
     })

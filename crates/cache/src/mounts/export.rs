@@ -1,7 +1,8 @@
 //! Writing cache mounts: only chunks that the place does not hold are compressed and sent.
 
 use super::document::{
-    CHUNK_MEDIA_TYPE, CHUNK_SIZES, CONFIG_MEDIA_TYPE, Chunk, MAX_CHUNKS, MAX_ID, MAX_MOUNTS, Mounts, StoredMount,
+    CHUNK_MEDIA_TYPE, CHUNK_SIZES, CONFIG_MEDIA_TYPE, Chunk, MAX_CHUNKS, MAX_ID, MAX_MOUNTS, Mounts,
+    StoredMount,
 };
 use crate::backend::Backend;
 use crate::error::CacheError;
@@ -256,7 +257,8 @@ impl Known {
 
     /// Notes that a mount uses these chunks; `false`, and nothing is noted, if the manifest would become too long.
     fn use_all(&mut self, chunks: &[usize]) -> bool {
-        let more: HashSet<usize> = chunks.iter().copied().filter(|place| !self.used.contains(place)).collect();
+        let more: HashSet<usize> =
+            chunks.iter().copied().filter(|place| !self.used.contains(place)).collect();
         let fits = self.used.len() + more.len() <= MAX_CHUNKS;
         if fits {
             self.used.extend(more);

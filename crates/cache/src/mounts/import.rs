@@ -11,8 +11,8 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc};
 
@@ -43,13 +43,20 @@ struct Place {
     max_size: u64,
     /// Whether nobody answers there any more: every further request would wait again.
     dead: AtomicBool,
+    /// Why its list could not be read.
+    problem: OnceLock<String>,
 }
 
 impl MountsImporter {
     /// An importer of these places, each with the size of the largest mount that is wanted from there in bytes; the first
     /// that has a mount gives it. A place that cannot be read is a warning.
     pub fn new(places: Vec<(Arc<dyn Backend>, u64)>, reporter: Reporter) -> Self {
-        let place = |(backend, max_size)| Place { backend, max_size, dead: AtomicBool::new(false) };
+        let place = |(backend, max_size)| Place {
+            backend,
+            max_size,
+            dead: AtomicBool::new(false),
+            problem: OnceLock::new(),
+        };
         Self { places: places.into_iter().map(place).collect(), reporter, loaded: OnceCell::new() }
     }
 
@@ -74,7 +81,9 @@ impl MountsImporter {
                     Ok(None) => None,
                     Err(error) => {
                         place.dead.store(error.is_unreachable(), Ordering::Relaxed);
-                        let text = format!("cache mounts of {} cannot be used: {error}", place.backend.name());
+                        let error = place.problem.get_or_init(|| error.to_string());
+                        let text =
+                            format!("cache mounts of {} cannot be used: {error}", place.backend.name());
                         self.reporter.report(Event::Warning { text });
                         None
                     }
@@ -84,6 +93,11 @@ impl MountsImporter {
         };
         let loaded = self.loaded.get_or_init(load).await;
         self.places.iter().zip(loaded).filter_map(|(place, mounts)| Some((place, mounts.as_ref()?)))
+    }
+
+    /// Why the list of a place could not be read, if one could not.
+    pub fn problem(&self) -> Option<&str> {
+        self.places.iter().find_map(|place| place.problem.get()).map(String::as_str)
     }
 
     /// Every mount of every place, without those that an earlier place has, too.
@@ -138,8 +152,8 @@ async fn bring(
         std::io::copy(&mut pieces, &mut std::io::sink()).map_err(rbuild_layer::DecompressError::Io)?;
         Ok::<_, rbuild_layer::UnpackError>(())
     });
-    let chunks = mount.chunks.iter().map(|place| &mounts.chunks[*place]);
-    let mut fetching = stream::iter(chunks).map(|chunk| fetch(backend, chunk)).buffered(PARALLEL);
+    let chunks: Vec<Chunk> = mount.chunks.iter().map(|place| mounts.chunks[*place].clone()).collect();
+    let mut fetching = stream::iter(chunks).map(|chunk| fetch(Arc::clone(backend), chunk)).buffered(PARALLEL);
     let mut failed = None;
     let mut fetched = 0;
     while let Some(chunk) = fetching.next().await {
@@ -162,7 +176,9 @@ async fn bring(
         return Err(error);
     }
     if mount.size > 0 {
-        let unpacked = unpacked.map_err(|error| error.to_string()).and_then(|done| done.map_err(|error| error.to_string()));
+        let unpacked = unpacked
+            .map_err(|error| error.to_string())
+            .and_then(|done| done.map_err(|error| error.to_string()));
         unpacked.map_err(CacheError::Damaged)?;
     }
     std::os::unix::fs::chown(dest, Some(mount.uid), Some(mount.gid))
@@ -172,8 +188,8 @@ async fn bring(
 }
 
 /// A chunk, verified, and the bytes that were fetched for it.
-async fn fetch(backend: &Arc<dyn Backend>, chunk: &Chunk) -> Result<(Vec<u8>, u64), CacheError> {
-    let compressed = read(&**backend, &chunk.descriptor(), MAX_CHUNK_BLOB).await?;
+async fn fetch(backend: Arc<dyn Backend>, chunk: Chunk) -> Result<(Vec<u8>, u64), CacheError> {
+    let compressed = read(&*backend, &chunk.descriptor(), MAX_CHUNK_BLOB).await?;
     let fetched = compressed.len() as u64;
     let expanding = tokio::task::spawn_blocking(move || zstd::bulk::decompress(&compressed, CHUNK_SIZES.2));
     let expanded = expanding.await.map_err(std::io::Error::other).and_then(|done| done);

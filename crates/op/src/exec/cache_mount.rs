@@ -12,6 +12,7 @@ use rbuild_store::{CacheMount, CacheMountSharing, LayerIngest};
 use rbuild_tree::{LayerEntry, LayerEntryKind, Tree, TreePath};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 
 /// How long others may use a directory before the user is told.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the content of cache mounts is kept besides the store.
+#[async_trait::async_trait]
+pub trait CacheMountSource: Send + Sync {
+    /// Brings the content of a mount into `dest`, an empty directory, with its mode and owner; whether it did. Failing is
+    /// for it to report: the mount begins as it would have without it, whatever is in `dest` then.
+    async fn restore(&self, directory: &Digest, id: &str, dest: &Path, step: &StepContext) -> bool;
+}
 
 /// What a cache mount begins with.
 #[derive(Clone)]
@@ -103,6 +112,7 @@ impl Engine {
     ) -> Result<CacheMounts, OpError> {
         let mut taken = CacheMounts::default();
         for (id, wanted) in wishes.0 {
+            locked(&self.used_caches).insert(id, wanted.name.clone());
             taken.0.insert(id, self.take_cache(&id, &wanted, fresh, step).await?);
         }
         Ok(taken)
@@ -141,10 +151,11 @@ impl Engine {
         step: &StepContext,
     ) -> Result<Option<CacheMount>, OpError> {
         // Steps of one build share what the first of them has emptied.
-        let is_fresh = |path: &std::path::Path| locked(&self.fresh_caches).contains(path);
+        let is_fresh = |path: &Path| locked(&self.fresh_caches).contains(path);
         let known = self.store.cache_mounts_dir().join(format!("{}-0", id.hex()));
         let alone = fresh && !is_fresh(&known);
         let Some(mount) = self.store.try_cache_mount(id, wanted.sharing, alone)? else { return Ok(None) };
+        mount.remember_id(&wanted.name);
         if !mount.is_exclusive() {
             return Ok(Some(mount));
         }
@@ -152,13 +163,36 @@ impl Engine {
             mount.clear()?;
         }
         if mount.is_new()? {
-            let ingest = self.seed(&wanted.seed, step).await?;
+            let restored = match &self.settings.cache_mounts {
+                Some(source) if !fresh => self.restored(&**source, id, &wanted.name, step).await?,
+                _ => None,
+            };
+            let ingest = match restored {
+                Some(ingest) => ingest,
+                None => self.seed(&wanted.seed, step).await?,
+            };
             mount.fill(&ingest)?;
         }
         match wanted.sharing {
             CacheMountSharing::Shared => Ok(mount.share()?),
             CacheMountSharing::Private | CacheMountSharing::Locked => Ok(Some(mount)),
         }
+    }
+
+    /// A directory with what another machine left of this mount; `None` if nobody has it, or it cannot be had.
+    async fn restored(
+        &self,
+        source: &dyn CacheMountSource,
+        directory: &Digest,
+        id: &str,
+        step: &StepContext,
+    ) -> Result<Option<LayerIngest>, OpError> {
+        let ingest = self.store.new_layer_dir()?;
+        let restored = tokio::select! {
+            restored = source.restore(directory, id, &ingest.upper, step) => restored,
+            () = step.cancel.cancelled() => return Err(crate::OpFailure::Canceled.into()),
+        };
+        Ok(restored.then_some(ingest))
     }
 
     /// A directory with what a new cache mount begins with.

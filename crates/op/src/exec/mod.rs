@@ -6,6 +6,7 @@ mod key;
 mod mounts;
 
 pub(crate) use bind::BoundCell;
+pub use cache_mount::CacheMountSource;
 
 use crate::bridge::blocking;
 use crate::engine::Engine;

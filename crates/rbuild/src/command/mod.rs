@@ -3,6 +3,7 @@
 pub(crate) mod ast;
 pub(crate) mod build;
 pub(crate) mod builds;
+pub(crate) mod cache;
 pub(crate) mod call;
 pub(crate) mod check;
 pub(crate) mod du;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Name of a local cache without `tag`.
-const DEFAULT_TAG: &str = "latest";
+pub(super) const DEFAULT_TAG: &str = "latest";
 /// Options of every export but `inline`.
 const EXPORT_OPTIONS: [&str; 8] = [
     "type",
@@ -210,16 +210,16 @@ fn compression(options: &mut Options) -> Result<Option<Compression>> {
 }
 
 /// The fields of one option.
-struct Options {
+pub(super) struct Options {
     flag: &'static str,
     text: String,
     /// Fields without `=`, if all are: names of registry caches.
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
     values: BTreeMap<String, String>,
 }
 
 impl Options {
-    fn parse(flag: &'static str, text: &str) -> Result<Self> {
+    pub(super) fn parse(flag: &'static str, text: &str) -> Result<Self> {
         let mut options = Self { flag, text: text.to_owned(), names: Vec::new(), values: BTreeMap::new() };
         let fields = csv_fields(text).map_err(|reason| options.problem(reason))?;
         if fields.iter().all(|field| !field.contains('=')) {
@@ -236,21 +236,21 @@ impl Options {
         Ok(options)
     }
 
-    fn problem(&self, reason: impl std::fmt::Display) -> Usage {
+    pub(super) fn problem(&self, reason: impl std::fmt::Display) -> Usage {
         Usage::new(format!("invalid {} `{}`: {reason}", self.flag, self.text))
     }
 
-    fn unknown_type(&self, kind: &str, supported: &str) -> Usage {
+    pub(super) fn unknown_type(&self, kind: &str, supported: &str) -> Usage {
         self.problem(format!("cache type `{kind}` is not supported: use {supported}"))
     }
 
-    fn kind(&self) -> Result<String> {
+    pub(super) fn kind(&self) -> Result<String> {
         let kind = self.values.get("type").filter(|kind| !kind.is_empty());
         Ok(kind.cloned().ok_or_else(|| self.problem("type is required (registry, local or inline)"))?)
     }
 
     /// Refuses an option that is not among these.
-    fn known(&self, known: &[&str]) -> Result<()> {
+    pub(super) fn known(&self, known: &[&str]) -> Result<()> {
         let Some(unknown) = self.values.keys().find(|key| !known.contains(&key.as_str())) else {
             return Ok(());
         };
@@ -262,16 +262,16 @@ impl Options {
         Err(self.problem(format!("unknown option `{unknown}`{hint}")).into())
     }
 
-    fn take(&mut self, key: &str) -> Option<String> {
+    pub(super) fn take(&mut self, key: &str) -> Option<String> {
         self.values.remove(key).filter(|value| !value.is_empty())
     }
 
-    fn required(&mut self, key: &str) -> Result<String> {
+    pub(super) fn required(&mut self, key: &str) -> Result<String> {
         let value = self.take(key);
         Ok(value.ok_or_else(|| self.problem(format!("{key} is required")))?)
     }
 
-    fn flag(&mut self, key: &str, default: bool) -> Result<bool> {
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> Result<bool> {
         match self.take(key).as_deref() {
             None => Ok(default),
             Some("true" | "1") => Ok(true),
@@ -280,14 +280,14 @@ impl Options {
         }
     }
 
-    fn registry(&mut self) -> Result<(Reference, bool)> {
+    pub(super) fn registry(&mut self) -> Result<(Reference, bool)> {
         let name = self.required("ref")?;
         Ok((self.reference(&name)?, self.flag("registry.insecure", false)?))
     }
 
-    fn reference(&self, name: &str) -> Result<Reference> {
+    pub(super) fn reference(&self, name: &str) -> Result<Reference> {
         let reference: Reference = name.parse().map_err(|error| self.problem(error))?;
-        if self.flag == "--cache-to" && reference.digest().is_some() {
+        if matches!(self.flag, "--cache-to" | "--cache-mounts-to" | "--to") && reference.digest().is_some() {
             return Err(self.problem("a cache is written under a tag, not a digest").into());
         }
         Ok(reference.with_default_tag())
