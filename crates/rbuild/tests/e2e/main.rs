@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod cache;
+mod cache_mounts;
 mod config;
 mod context;
 mod copying;

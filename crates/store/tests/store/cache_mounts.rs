@@ -78,3 +78,49 @@ fn prune_takes_what_nobody_uses() {
     drop(held);
     assert!(take(&store, &unused, Shared).is_some());
 }
+
+#[test]
+fn ids_are_remembered_listed_and_removed() {
+    let (_dir, store) = store();
+    let (apt, old) = (Digest::of("apt"), Digest::of("old"));
+    let mount = take(&store, &apt, Shared).unwrap();
+    mount.remember_id("/var/cache/apt");
+    fs::write(mount.path().join("file"), [7; 8192]).unwrap();
+    // Whoever holds it together with others says the same again.
+    take(&store, &apt, Shared).unwrap().remember_id("/var/cache/apt");
+    drop(take(&store, &old, Locked).unwrap());
+    let (one, two) = (take(&store, &apt, Private).unwrap(), take(&store, &old, Private).unwrap());
+    assert!(one.path().ends_with(format!("{}-1", apt.hex())));
+    one.remember_id("/var/cache/apt");
+    drop((one, two));
+    let list = || store.list_cache_mounts().unwrap();
+    let seen: Vec<_> =
+        list().into_iter().map(|mount| (mount.id, mount.directory, mount.number, mount.in_use)).collect();
+    let id = Some("/var/cache/apt".to_owned());
+    assert_eq!(seen, [(None, old, 0, false), (id.clone(), apt, 0, true), (id, apt, 1, false)]);
+    assert!(list()[1].bytes >= 8192 && list()[1].last_used > 0);
+    assert!(!store.remove_listed_cache_mount(&list()[1]).unwrap(), "it is in use");
+    drop(mount);
+    assert!(store.remove_listed_cache_mount(&list()[1]).unwrap());
+    assert_eq!(list().len(), 2);
+    assert!(!store.root().join("cache-mounts").join(format!("{}-0.lock", apt.hex())).exists());
+    assert_eq!(fs::read_dir(store.root().join("trash")).unwrap().count(), 0);
+}
+
+#[test]
+fn lock_files_of_any_content_are_only_nameless() {
+    let (_dir, store) = store();
+    let id = Digest::of("cache");
+    drop(take(&store, &id, Shared).unwrap());
+    let lock = store.root().join("cache-mounts").join(format!("{}-0.lock", id.hex()));
+    for (content, expected) in [(&b""[..], None), (b"\xff\xfe", None), (b"an id", Some("an id"))] {
+        fs::write(&lock, content).unwrap();
+        assert_eq!(store.list_cache_mounts().unwrap()[0].id.as_deref(), expected, "{content:?}");
+    }
+    // A shorter id replaces a longer text, which may be half of something.
+    let mount = take(&store, &id, Shared).unwrap();
+    mount.remember_id("id");
+    mount.remember_id(&"x".repeat(5000));
+    assert_eq!(fs::read(&lock).unwrap(), b"id");
+    assert!(store.usage().unwrap().rows.iter().any(|row| row.description == "cache mount id"));
+}
