@@ -205,7 +205,7 @@ async fn load(backend: &dyn Backend, platform: &Platform) -> Result<Option<Conte
 
 async fn cache_config(backend: &dyn Backend, config: &Descriptor) -> Result<Option<Contents>, CacheError> {
     let bytes = read(backend, config, MAX_CONFIG).await?;
-    parse_config(&bytes).map_err(|reason| CacheError::Damaged(reason))
+    parse_config(&bytes).map_err(CacheError::Damaged)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CacheError> {

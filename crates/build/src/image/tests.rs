@@ -106,7 +106,7 @@ fn b_006_the_config_is_sorted_and_escaped_as_go_does() {
     image.config.author = Some("me".into());
     image.config.architecture = "arm64".into();
     image.config.os = "linux".into();
-    let text = String::from_utf8(documents(&image, &[layer("a", Some(0))]).unwrap().config).unwrap();
+    let text = String::from_utf8(documents(&image, &[layer("a", Some(0))], None).unwrap().config).unwrap();
     let diff_id = Digest::of("a");
     let want = format!(
         "{}{}{}",
