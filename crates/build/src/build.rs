@@ -8,17 +8,19 @@ use crate::image::{Documents, ImageLayer, documents};
 use crate::images::Images;
 use crate::outputs::{self, Finished};
 use crate::push::Pusher;
+use crate::record::{Recording, Told};
 use crate::request::{BuildRequest, Entitlement, Output};
 use crate::shadow::{Shadow, finish_layer};
 use rbuild_cache::Importer;
 use rbuild_event::{Event, Reporter};
 use rbuild_graph::Plan;
+use rbuild_history::Limits;
 use rbuild_ir::{Definition, ImageResult};
 use rbuild_oci::{Descriptor, Digest, Reference};
 use rbuild_op::{Engine, EngineSettings, LayerCache, Remote, Root, operation};
 use rbuild_registry::ClientConfig;
-use rbuild_solver::{Op, Outcome, SolveOptions, Solver, StepContext};
-use rbuild_store::Store;
+use rbuild_solver::{Observer, Op, Outcome, SolveOptions, Solver, StepContext};
+use rbuild_store::{Budget, Store};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +38,10 @@ pub struct Environment {
     pub resolv_conf: String,
     /// Soft limit of open files for RUN steps; `None` leaves them the builder's.
     pub open_files: Option<u64>,
+    /// How much of the store's history is kept.
+    pub history: Limits,
+    /// Limits of the cache, as far as they are not the default ones of the store's disk.
+    pub budget: Budget,
 }
 
 /// What a build made.
@@ -51,6 +57,10 @@ pub struct BuildResult {
     pub executed: usize,
     /// Steps that were not.
     pub cached: usize,
+    /// Name of its record in the store's history, if it was recorded.
+    pub build: Option<String>,
+    /// Bytes of unused cache that were removed at the end, to keep to the limits.
+    pub collected: u64,
 }
 
 /// Builds. Cancelling `cancel` ends it soon, without a process, mount or temporary file left behind.
@@ -61,14 +71,29 @@ pub struct BuildResult {
 /// See [`BuildError`]; nothing half-written is left under a final name.
 pub async fn build(
     environment: &Environment,
-    mut request: BuildRequest,
+    request: BuildRequest,
     reporter: Reporter,
     cancel: CancellationToken,
 ) -> Result<BuildResult, BuildError> {
     let store = Store::open(&environment.store_root)?;
+    let recording = Recording::begin(environment, &request, &store, reporter);
+    let mut built = build_in(environment, request, store, &recording, cancel).await;
+    recording.finish(&mut built);
+    built
+}
+
+async fn build_in(
+    environment: &Environment,
+    mut request: BuildRequest,
+    store: Store,
+    recording: &Recording,
+    cancel: CancellationToken,
+) -> Result<BuildResult, BuildError> {
+    let reporter = recording.reporter();
     for text in store.take_warnings() {
         reporter.report(Event::Warning { text });
     }
+    store.set_budget(environment.budget.or_defaults(store.disk()?));
     let _lease = store.lease()?;
     let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
     let remote = remote.resolving(crate::remote::resolving(&request));
@@ -76,10 +101,20 @@ pub async fn build(
     let mut inputs = read_inputs(&request, fetched.main, &store)?;
     let resolving = crate::lockfile::resolving(&request, &inputs)?;
     let remote = remote.resolving(resolving.clone());
+    let asking = crate::epoch::Asking {
+        request: &request,
+        fetched: &fetched,
+        remote: &remote,
+        store: &store,
+        reporter: &reporter,
+        cancel: &cancel,
+    };
+    let options = crate::lower::options(&request, &inputs);
+    inputs.epoch = crate::epoch::resolve(&asking, &options, &inputs).await?;
     let registry = cache::registry_config(environment.registry.clone(), &request);
     let images = Images::new(store.clone(), registry, &request, resolving, reporter.clone());
     let images = Arc::new(images);
-    let mut definition = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
+    let (mut definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     cache::drop_inherited(&mut definition.image);
     let importer = Arc::new(cache::importer(&request, &images, &definition.image.platform, &reporter));
@@ -89,6 +124,8 @@ pub async fn build(
         tokio::spawn(async move { importer.load().await });
     }
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
+    let plan = Arc::new(plan);
+    let told = Told::new(Arc::clone(&plan), &inputs, &request, args, definition.image.platform.to_string());
     let contexts = Contexts::open(&request, &mut inputs, &fetched, &store)?;
     let lazy = !request.load && !request.outputs.iter().any(outputs::writes_image);
     let build = Build {
@@ -104,6 +141,7 @@ pub async fn build(
             &cancel,
         )),
         names: names(&request),
+        observer: recording.observer(told),
         pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request), lazy).map(Arc::new),
         images,
         importer,
@@ -113,13 +151,34 @@ pub async fn build(
         cancel,
     };
     let (store, reporter) = (build.store.clone(), build.reporter.clone());
-    let built = build.run(Arc::new(plan), &definition, &inputs).await;
+    let mut built = build.run(plan, &definition, &inputs).await;
     contexts.remember();
+    let collected = collect(&store, &reporter).await;
+    if let Ok(built) = &mut built {
+        built.collected = collected;
+    }
     // The index is opened when it is first asked, so that only now it is known whether it was damaged.
     for text in store.take_warnings() {
         reporter.report(Event::Warning { text });
     }
     built
+}
+
+/// Removes what is too much of the cache; how many bytes. That it cannot is no reason to fail.
+async fn collect(store: &Store, reporter: &Reporter) -> u64 {
+    if !store.has_placed() {
+        return 0;
+    }
+    let store = store.clone();
+    let report = match tokio::task::spawn_blocking(move || store.collect_garbage()).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            reporter.report(Event::Warning { text: format!("the cache was not cleaned up: {error}") });
+            None
+        }
+        Err(_) => None,
+    };
+    report.map_or(0, |report| report.bytes)
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is another room's")]
@@ -189,6 +248,7 @@ struct Build {
     images: Arc<Images>,
     importer: Arc<Importer>,
     names: Vec<Reference>,
+    observer: Option<Arc<dyn Observer>>,
     reporter: Reporter,
     cancel: CancellationToken,
 }
@@ -275,6 +335,8 @@ impl Build {
             names: self.names.clone(),
             executed,
             cached: solved.steps.len() - executed,
+            build: None,
+            collected: 0,
         })
     }
 
@@ -321,6 +383,7 @@ impl Build {
                 no_cache: self.request.no_cache.clone(),
             },
             reporter: self.reporter.clone(),
+            observer: self.observer.clone(),
             cancel: self.cancel.clone(),
         };
         let (shadow, export, wants_image) = (Arc::clone(shadow), export.clone(), self.wants_image());

@@ -2,6 +2,7 @@
 
 mod cache;
 mod confidential;
+pub(crate) mod history;
 mod limits;
 
 use crate::args::BuildArgs;
