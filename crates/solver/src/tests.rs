@@ -214,6 +214,7 @@ async fn build(cache: &Arc<MemoryCache>, fakes: &[Fake], options: SolveOptions) 
         reporter: Reporter::silent(),
         observer: None,
         cancel: CancellationToken::new(),
+        declared: Arc::default(),
     };
     let result = solver.solve(plan, ops, Arc::new(|_, _| {})).await;
     let ran = ran.lock().unwrap().clone();

@@ -180,6 +180,7 @@ fn a_dead_registry_costs_one_warning() {
     let run = context.build(&["-t", "app", "--cache-from", cache, "--cache-to", cache]).ok();
     assert_eq!(warnings(&run).len(), 1, "{:?}", warnings(&run));
     assert!(warnings(&run)[0].contains(cache), "{:?}", warnings(&run));
+    assert!(run.stderr.contains(&format!("remote cache unreachable: {cache}")), "{}", run.stderr);
     context.build(&["-t", "app", "--cache-to", cache]).ok();
     let wanted = format!("type=registry,ref={cache},ignore-error=false");
     context
