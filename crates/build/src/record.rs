@@ -4,6 +4,7 @@ use crate::build::{BuildResult, Environment};
 use crate::dockerfile::Inputs;
 use crate::error::{BuildError, ErrorKind};
 use crate::request::{BuildRequest, ContextSource, DockerfileSource};
+use rbuild_cache::OnFailure;
 use rbuild_event::{Event, Miss, Reporter};
 use rbuild_graph::{Plan, Step};
 use rbuild_history::{
@@ -67,6 +68,16 @@ impl Recording {
     /// Where the build reports.
     pub(crate) fn reporter(&self) -> Reporter {
         self.reporter.clone()
+    }
+
+    /// Who is told of caches that could not be read.
+    pub(crate) fn on_cache_failure(&self) -> OnFailure {
+        let recorder = self.recorder.clone();
+        Box::new(move |failure| {
+            if let Some(recorder) = &recorder {
+                recorder.remote_cache_failed(&failure.cache);
+            }
+        })
     }
 
     /// Who is told of keys and misses.

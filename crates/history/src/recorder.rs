@@ -243,6 +243,10 @@ impl Shared {
     }
 
     fn keys(&self, keys: Keys, hits: Vec<Hits>, details: Vec<Detail>, no_cache_at_all: bool) {
+        if self.build.get().is_some() {
+            // A second attempt, after a cached result was found to be gone: the keys are the same.
+            return;
+        }
         let mut missing: BTreeMap<Digest, Detail> = BTreeMap::new();
         for detail in &details {
             if !missing.contains_key(&detail.digest) && !self.history.touch_listing(&detail.digest) {
