@@ -175,3 +175,7 @@ fn make_dir(path: &Path) -> io::Result<()> {
         made => made,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+mod tests;

@@ -5,6 +5,7 @@ use crate::explain::{Comparison, Facts, Fate, Reason};
 use crate::file::{Part, append, create};
 use crate::limits::Limits;
 use crate::logs::Logs;
+use crate::mask::{Secrets, stripped};
 use crate::record::{Begin, End, ImageFacts, Keys, Miss, Other, Outcome, Record, Status, StepEnd};
 use crate::{History, id, millis};
 use rbuild_copy::KeyEntry;
@@ -72,6 +73,7 @@ pub struct Recorder {
 struct Shared {
     history: History,
     begin: Begin,
+    secrets: Secrets,
     logs: Logs,
     fate: Box<AskFate>,
     state: Mutex<State>,
@@ -117,16 +119,18 @@ struct Work {
 }
 
 impl Recorder {
-    /// Begins a record. `id` and `version` of `begin` are filled in.
+    /// Begins a record. `id` and `version` of `begin` are filled in; `secrets` are masked in all that is told.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn begin(history: History, begin: Begin, fate: Box<AskFate>) -> io::Result<Self> {
+    pub fn begin(history: History, begin: Begin, secrets: Secrets, fate: Box<AskFate>) -> io::Result<Self> {
         let (begin, mut file) = named(&history, begin)?;
         append(&mut file, &Part::Begin(&begin))?;
         let logs = Logs::new(history.logs_dir(&begin.id));
         let state = Mutex::new(State { file: Some(file), ..State::default() });
-        Ok(Self { shared: Arc::new(Shared { history, begin, logs, fate, state, build: OnceLock::new() }) })
+        Ok(Self {
+            shared: Arc::new(Shared { history, begin, secrets, logs, fate, state, build: OnceLock::new() }),
+        })
     }
 
     /// The build's name.
@@ -194,7 +198,7 @@ impl Shared {
     fn event(&self, event: &Event) {
         match event {
             Event::Declared { vertex, name } => {
-                self.lock().work.entry(*vertex).or_default().name.clone_from(name);
+                self.lock().work.entry(*vertex).or_default().name = self.secrets.plain(name);
             }
             Event::Started { vertex, at } => {
                 let mut state = self.lock();
@@ -209,13 +213,13 @@ impl Shared {
             Event::Cached { vertex } => self.ended(*vertex, Outcome::Cached, None, None),
             Event::Completed { vertex, at } => self.ended(*vertex, Outcome::Executed, Some(*at), None),
             Event::Failed { vertex, at, error } => {
-                self.ended(*vertex, Outcome::Failed, Some(*at), Some(error.clone()));
+                self.ended(*vertex, Outcome::Failed, Some(*at), Some(self.secrets.plain(error)));
             }
             Event::Canceled { vertex, at } => self.ended(*vertex, Outcome::Canceled, Some(*at), None),
             Event::Note { vertex, text } => {
-                self.lock().work.entry(*vertex).or_default().end.notes.push(text.clone());
+                self.lock().work.entry(*vertex).or_default().end.notes.push(self.secrets.plain(text));
             }
-            Event::Warning { text } => self.lock().warnings.push(text.clone()),
+            Event::Warning { text } => self.lock().warnings.push(self.secrets.plain(text)),
             // Reasons are known here in more detail.
             Event::Missed { .. } | Event::Status { .. } => {}
         }
@@ -325,7 +329,7 @@ impl Shared {
             causes: miss
                 .causes
                 .iter()
-                .map(|cause| MissCause { kind: cause.kind(), text: cause.to_string() })
+                .map(|cause| MissCause { kind: cause.kind(), text: stripped(&cause.to_string()) })
                 .collect(),
             expected: miss.follows.is_some() && known.root.1.contains(&Cause::NeverBuilt),
         };
@@ -353,7 +357,7 @@ impl Shared {
             follows: known.reason.follows,
             causes: known.reason.causes.clone(),
             against: against.map(|record| record.begin.id.clone()),
-            text: text(&build.keys, known),
+            text: stripped(&text(&build.keys, known)),
         }
     }
 
@@ -374,6 +378,7 @@ impl Shared {
         let executed = steps.iter().any(|step| step.outcome == Outcome::Executed);
         let other = work.into_values().map(|work| Other { name: work.name, end: work.end }).collect();
         let Finished { status, exit, error, image } = finished;
+        let error = error.map(|error| self.secrets.plain(&error));
         let warnings = std::mem::take(&mut state.warnings);
         let end =
             End { ended: millis(SystemTime::now()), status, exit, error, image, steps, other, warnings };

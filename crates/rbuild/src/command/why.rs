@@ -32,7 +32,7 @@ pub(crate) fn run(root: &Path, args: &WhyArgs) -> Result<ExitCode> {
     let answers: Vec<Answer> = places.into_iter().map(|place| asked.answer(place)).collect();
     print(&match args.format {
         TextOrJson::Json => serde_json::to_string_pretty(&asked.document(&answers))? + "\n",
-        TextOrJson::Text => asked.text(&answers),
+        TextOrJson::Text => mask::stripped(&asked.text(&answers)),
     })?;
     Ok(ExitCode::SUCCESS)
 }
