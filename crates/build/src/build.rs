@@ -18,7 +18,7 @@ use rbuild_oci::{Descriptor, Digest, Reference};
 use rbuild_op::{Engine, EngineSettings, LayerCache, Remote, Root, operation};
 use rbuild_registry::ClientConfig;
 use rbuild_solver::{Observer, Outcome, SolveOptions, Solver, StepContext};
-use rbuild_store::Store;
+use rbuild_store::{Budget, Store};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub struct Environment {
     pub open_files: Option<u64>,
     /// How much of the store's history is kept.
     pub history: Limits,
+    /// Limits of the cache, as far as they are not the default ones of the store's disk.
+    pub budget: Budget,
 }
 
 /// What a build made.
@@ -55,6 +57,8 @@ pub struct BuildResult {
     pub cached: usize,
     /// Name of its record in the store's history, if it was recorded.
     pub build: Option<String>,
+    /// Bytes of unused cache that were removed at the end, to keep to the limits.
+    pub collected: u64,
 }
 
 /// Builds. Cancelling `cancel` ends it soon, without a process, mount or temporary file left behind.
@@ -87,6 +91,7 @@ async fn build_in(
     for text in store.take_warnings() {
         reporter.report(Event::Warning { text });
     }
+    store.set_budget(environment.budget.or_defaults(store.disk()?));
     let _lease = store.lease()?;
     let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
     let remote = remote.resolving(crate::remote::resolving(&request));
@@ -94,6 +99,16 @@ async fn build_in(
     let mut inputs = read_inputs(&request, fetched.main, &store)?;
     let resolving = crate::lockfile::resolving(&request, &inputs)?;
     let remote = remote.resolving(resolving.clone());
+    let asking = crate::epoch::Asking {
+        request: &request,
+        fetched: &fetched,
+        remote: &remote,
+        store: &store,
+        reporter: &reporter,
+        cancel: &cancel,
+    };
+    let options = crate::lower::options(&request, &inputs);
+    inputs.epoch = crate::epoch::resolve(&asking, &options, &inputs).await?;
     let images =
         Images::new(store.clone(), environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);
@@ -123,13 +138,34 @@ async fn build_in(
         cancel,
     };
     let (store, reporter) = (build.store.clone(), build.reporter.clone());
-    let built = build.run(plan, &definition, &inputs).await;
+    let mut built = build.run(plan, &definition, &inputs).await;
     contexts.remember();
+    let collected = collect(&store, &reporter).await;
+    if let Ok(built) = &mut built {
+        built.collected = collected;
+    }
     // The index is opened when it is first asked, so that only now it is known whether it was damaged.
     for text in store.take_warnings() {
         reporter.report(Event::Warning { text });
     }
     built
+}
+
+/// Removes what is too much of the cache; how many bytes. That it cannot is no reason to fail.
+async fn collect(store: &Store, reporter: &Reporter) -> u64 {
+    if !store.has_placed() {
+        return 0;
+    }
+    let store = store.clone();
+    let report = match tokio::task::spawn_blocking(move || store.collect_garbage()).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            reporter.report(Event::Warning { text: format!("the cache was not cleaned up: {error}") });
+            None
+        }
+        Err(_) => None,
+    };
+    report.map_or(0, |report| report.bytes)
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is another room's")]
@@ -255,6 +291,7 @@ impl Build {
             executed,
             cached: solved.steps.len() - executed,
             build: None,
+            collected: 0,
         })
     }
 

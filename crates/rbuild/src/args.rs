@@ -1,5 +1,7 @@
 //! What was typed.
 
+use crate::command::{du::DuArgs, fsck::FsckArgs, prune::PruneArgs, system::SystemArgs};
+use crate::space::BudgetArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -39,12 +41,18 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Remove names of images, and images that have no other name
     Rmi(RmiArgs),
-    /// Remove unused images, layers and cache records
+    /// Remove build cache that nothing uses, or as much of it as exceeds a budget
     Prune(PruneArgs),
     /// List builds, show one, print its logs, remove records
     Builds(BuildsArgs),
     /// Say why a step of a build was executed, or since when it is cached
     Why(WhyArgs),
+    /// Show what takes how much space
+    Du(DuArgs),
+    /// Verify the store, and repair it
+    Fsck(FsckArgs),
+    /// Show what images and build cache take (system df)
+    System(SystemArgs),
     /// Show the version
     Version,
 }
@@ -52,7 +60,7 @@ pub(crate) enum Command {
 /// Names and aliases of the commands; anything else as the first argument means `build`.
 pub(crate) const COMMANDS: &[&str] = &[
     "build", "b", "check", "plan", "ast", "lock", "images", "inspect", "history", "tag", "rmi", "prune",
-    "builds", "why", "version", "help",
+    "builds", "why", "du", "fsck", "system", "version", "help",
 ];
 
 /// Which Dockerfile is meant, and how it would be built.
@@ -381,6 +389,8 @@ pub(crate) struct BuildArgs {
     pub(crate) check: bool,
 
     #[command(flatten)]
+    pub(crate) budget: BudgetArgs,
+    #[command(flatten)]
     pub(crate) legacy: LegacyArgs,
 }
 
@@ -499,14 +509,4 @@ pub(crate) struct RmiArgs {
     /// Remove an image that has several names, and do not complain about missing ones
     #[arg(short, long)]
     pub(crate) force: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Do not ask
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Also remove tagged images' cache, so that the next build starts cold
-    #[arg(short, long)]
-    pub(crate) all: bool,
 }

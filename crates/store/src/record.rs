@@ -81,6 +81,10 @@ const RECORD: &str =
 impl Store {
     /// Writes rows in one transaction. The files they name must be in place.
     pub fn write(&self, batch: &Batch) -> Result<()> {
+        self.with_room(|| self.write_once(batch))
+    }
+
+    fn write_once(&self, batch: &Batch) -> Result<()> {
         let used = batch.layers.iter().map(|layer| layer.id);
         let used = used.chain(batch.packed.iter().map(|packed| packed.blob));
         let used: Vec<Digest> = used.chain(batch.records.iter().map(|(record, _)| record.key)).collect();
