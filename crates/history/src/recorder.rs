@@ -64,6 +64,9 @@ pub struct Finished {
 /// Asks the store about a definition key.
 pub type AskFate = dyn Fn(&Digest) -> Fate + Send + Sync;
 
+/// Names remote caches that could not be read.
+pub type AskCaches = dyn Fn() -> Vec<String> + Send + Sync;
+
 /// Records one build and explains its misses. Clones record the same build.
 #[derive(Clone)]
 pub struct Recorder {
@@ -76,6 +79,7 @@ struct Shared {
     secrets: Secrets,
     logs: Logs,
     fate: Box<AskFate>,
+    failed_caches: OnceLock<Box<AskCaches>>,
     state: Mutex<State>,
     build: OnceLock<Build>,
 }
@@ -94,11 +98,10 @@ struct State {
     file: Option<File>,
     work: BTreeMap<VertexId, Work>,
     warnings: Vec<String>,
-    failed_caches: Vec<String>,
     reasons: HashMap<usize, Known>,
     /// Places of steps that were executed, and of sources that changed.
     missed: BTreeSet<usize>,
-    writer: Option<JoinHandle<io::Result<()>>>,
+    writer: Option<JoinHandle<io::Result<u64>>>,
     error: Option<String>,
 }
 
@@ -129,7 +132,16 @@ impl Recorder {
         let logs = Logs::new(history.logs_dir(&begin.id));
         let state = Mutex::new(State { file: Some(file), ..State::default() });
         Ok(Self {
-            shared: Arc::new(Shared { history, begin, secrets, logs, fate, state, build: OnceLock::new() }),
+            shared: Arc::new(Shared {
+                history,
+                begin,
+                secrets,
+                logs,
+                fate,
+                failed_caches: OnceLock::new(),
+                state,
+                build: OnceLock::new(),
+            }),
         })
     }
 
@@ -149,9 +161,10 @@ impl Recorder {
         self.shared.keys(keys, hits, details, no_cache_at_all);
     }
 
-    /// A remote cache that might have had results could not be read.
-    pub fn remote_cache_failed(&self, name: impl Into<String>) {
-        self.shared.lock().failed_caches.push(name.into());
+    /// Whom to ask for the names of remote caches that could not be read so far; asked at each miss. Only the first call
+    /// counts.
+    pub fn ask_failed_caches(&self, ask: Box<AskCaches>) {
+        drop(self.shared.failed_caches.set(ask));
     }
 
     /// A step is about to be executed; what it depends on has been explained. The reason is found by calling the result,
@@ -258,7 +271,8 @@ impl Shared {
         if !missing.is_empty() {
             let history = self.history.clone();
             let write = move || {
-                missing.values().try_for_each(|detail| history.write_listing(&detail.digest, &*detail.write))
+                let write = |detail: &Detail| history.write_listing(&detail.digest, &*detail.write);
+                missing.values().map(write).sum()
             };
             // Without a thread the lists are missing, and later misses name no files.
             state.writer = std::thread::Builder::new().name("history".into()).spawn(write).ok();
@@ -295,7 +309,7 @@ impl Shared {
         let comparison = Comparison::aligned(previous.as_ref(), &build.keys, matched.as_slice());
         let listings = |digest: &Digest| self.listing(build, digest);
         let reason = if build.keys.steps.get(step)?.cacheable {
-            let failed_caches = self.lock().failed_caches.clone();
+            let failed_caches = self.failed_caches.get().map(|ask| ask()).unwrap_or_default();
             let facts = Facts {
                 fate: &*self.fate,
                 missed: &|place| self.lock().missed.contains(&place),
@@ -367,10 +381,12 @@ impl Shared {
         if let Err(error) = logs {
             state.failed(&error);
         }
+        let mut listed = 0;
         match state.writer.take().map(JoinHandle::join) {
             Some(Ok(Err(error))) => state.failed(&error),
             Some(Err(_)) => state.failed(&io::Error::other("a thread ended early")),
-            Some(Ok(Ok(()))) | None => {}
+            Some(Ok(Ok(bytes))) => listed = bytes,
+            None => {}
         }
         let mut work = std::mem::take(&mut state.work);
         let hits = self.build.get().map_or(&[][..], |build| &build.hits);
@@ -387,9 +403,10 @@ impl Shared {
         state.file = None;
         let problem = state.error.take();
         drop(state);
-        // Counting costs more than a build of nothing, so that pays for it now and then.
+        // Even listing names is much for a build of nothing, so that pays for it now and then.
         if executed || self.begin.id.ends_with(['0', '1']) {
-            drop(self.history.trim(limits, end.ended));
+            // What could not be removed now is met again.
+            drop(self.history.trim_after_build(limits, end.ended, self.logs.written() + listed));
         }
         problem.map(|problem| format!("the record of this build is incomplete: {problem}"))
     }

@@ -109,6 +109,18 @@ fn a_second_build_is_explained_by_the_first() {
 }
 
 #[test]
+fn a_remote_cache_that_could_not_be_read_is_named_first() {
+    let place = Place::new();
+    let recorder = place.begin();
+    recorder.ask_failed_caches(Box::new(|| vec!["registry/cache".to_owned()]));
+    let built = keys(vec![exec("RUN a")]);
+    recorder.keys(built.clone(), hits(&built, false), Vec::new(), false);
+    let miss = recorder.missed(0).unwrap()().unwrap();
+    assert_eq!(miss.text, "remote cache unreachable: registry/cache; never built here");
+    recorder.finish(done(), &endless());
+}
+
+#[test]
 fn one_change_that_many_steps_meet_has_one_root() {
     let place = Place::new();
     let built = |value: &str| {
