@@ -133,6 +133,8 @@ fn c_024_history_is_kept_within_limits() {
     assert_eq!(ids(&context).len(), 2);
     let run = context.dockerfile("FROM base\nRUN echo off\n").build(&["--history-limits=entries=0"]).ok();
     assert_eq!((ids(&context).len(), run.count("cache miss")), (2, 0));
+    let pruned = context.rbuild(&["prune", "-f", "--history-limits=entries=1"]).ok();
+    assert_eq!((ids(&context).len(), pruned.stdout.matches("history ").count()), (1, 1), "{}", pruned.stdout);
     context.build(&["--history-limits=nonsense"]).fails(2, &["invalid --history-limits `nonsense`"]);
 }
 
