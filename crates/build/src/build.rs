@@ -118,6 +118,7 @@ async fn build_in(
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     cache::drop_inherited(&mut definition.image);
     let importer = Arc::new(cache::importer(&request, &images, &definition.image.platform, &reporter));
+    recording.ask_failures(&importer);
     if !importer.is_empty() && !store.has_records()? {
         // Everything will be missed here: read while the contexts are read. Else it may not be needed at all.
         let importer = Arc::clone(&importer);

@@ -4,6 +4,7 @@ use crate::build::{BuildResult, Environment};
 use crate::dockerfile::Inputs;
 use crate::error::{BuildError, ErrorKind};
 use crate::request::{BuildRequest, ContextSource, DockerfileSource};
+use rbuild_cache::Importer;
 use rbuild_event::{Event, Miss, Reporter};
 use rbuild_graph::{Plan, Step};
 use rbuild_history::{
@@ -70,6 +71,17 @@ impl Recording {
     /// Where the build reports.
     pub(crate) fn reporter(&self) -> Reporter {
         self.reporter.clone()
+    }
+
+    /// Misses may be due to caches that this importer could not reach.
+    pub(crate) fn ask_failures(&self, importer: &Arc<Importer>) {
+        let Some(recorder) = &self.recorder else { return };
+        let importer = Arc::clone(importer);
+        let unreachable = move || {
+            let failures = importer.failures().into_iter().filter(|failure| failure.unreachable);
+            failures.map(|failure| failure.cache).collect()
+        };
+        recorder.ask_failed_caches(Box::new(unreachable));
     }
 
     /// Who is told of keys and misses.

@@ -88,7 +88,8 @@ struct Shared {
 /// What is known when all keys are.
 struct Build {
     keys: Keys,
-    hits: Vec<Hits>,
+    /// Of the last attempt: a build begins again when a cache elsewhere does not keep its word.
+    hits: Mutex<Vec<Hits>>,
     details: HashMap<Digest, Detail>,
     no_cache_at_all: bool,
     against: OnceLock<(Option<Record>, Vec<Option<usize>>)>,
@@ -200,6 +201,22 @@ fn named(history: &History, begin: Begin) -> io::Result<(Begin, File)> {
     }
 }
 
+impl Build {
+    fn hits(&self) -> MutexGuard<'_, Vec<Hits>> {
+        self.hits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of the step with this number.
+    fn place(&self, vertex: VertexId) -> Option<usize> {
+        self.hits().iter().position(|hit| hit.vertex == vertex)
+    }
+
+    /// The number of the step in this place.
+    fn vertex(&self, place: usize) -> Option<VertexId> {
+        self.hits().get(place).map(|hit| hit.vertex)
+    }
+}
+
 fn since(started: Option<SystemTime>, at: SystemTime) -> Duration {
     started.and_then(|started| at.duration_since(started).ok()).unwrap_or_default()
 }
@@ -224,7 +241,11 @@ impl Shared {
                 let started = self.lock().work.get(vertex).and_then(|work| work.started);
                 self.logs.line(&vertex.to_string(), since(started, *at), *stream, line);
             }
-            Event::Cached { vertex, .. } => self.ended(*vertex, Outcome::Cached, None, None),
+            Event::Cached { vertex, from } => {
+                let from = from.as_ref().map(ToString::to_string);
+                self.lock().work.entry(*vertex).or_default().end.cached_from = from;
+                self.ended(*vertex, Outcome::Cached, None, None);
+            }
             Event::Completed { vertex, at } => self.ended(*vertex, Outcome::Executed, Some(*at), None),
             Event::Failed { vertex, at, error } => {
                 self.ended(*vertex, Outcome::Failed, Some(*at), Some(self.secrets.plain(error)));
@@ -242,7 +263,7 @@ impl Shared {
     fn ended(&self, vertex: VertexId, outcome: Outcome, at: Option<SystemTime>, error: Option<String>) {
         let name = vertex.to_string();
         let log = at.is_some_and(|_| self.logs.close(&name));
-        let place = self.build.get().and_then(|build| build.hits.iter().position(|hit| hit.vertex == vertex));
+        let place = self.build.get().and_then(|build| build.place(vertex));
         let mut state = self.lock();
         let reason = place.and_then(|place| state.reasons.get(&place).cloned());
         let work = state.work.entry(vertex).or_default();
@@ -261,6 +282,14 @@ impl Shared {
     }
 
     fn keys(&self, keys: Keys, hits: Vec<Hits>, details: Vec<Detail>, no_cache_at_all: bool) {
+        if let Some(build) = self.build.get() {
+            // The same keys, for steps with other numbers.
+            *build.hits() = hits;
+            let mut state = self.lock();
+            state.missed.clear();
+            state.reasons.clear();
+            return;
+        }
         let mut missing: BTreeMap<Digest, Detail> = BTreeMap::new();
         for detail in &details {
             if !missing.contains_key(&detail.digest) && !self.history.touch_listing(&detail.digest) {
@@ -279,8 +308,8 @@ impl Shared {
             state.writer = std::thread::Builder::new().name("history".into()).spawn(write).ok();
         }
         let details = details.into_iter().map(|detail| (detail.digest, detail)).collect();
+        let hits = Mutex::new(hits);
         let build = Build { keys, hits, details, no_cache_at_all, against: OnceLock::new() };
-        // The keys of a build are told once.
         drop(self.build.set(build));
     }
 
@@ -298,7 +327,7 @@ impl Shared {
             None => {}
         }
         let mut work = std::mem::take(&mut state.work);
-        let hits = self.build.get().map_or(&[][..], |build| &build.hits);
+        let hits = self.build.get().map(|build| build.hits().clone()).unwrap_or_default();
         let steps: Vec<StepEnd> = hits.iter().map(|hit| step_end(*hit, work.remove(&hit.vertex))).collect();
         let executed = steps.iter().any(|step| step.outcome == Outcome::Executed);
         let other = work.into_values().map(|work| Other { name: work.name, end: work.end }).collect();

@@ -366,7 +366,7 @@ async fn watched(
             Event::Started { vertex, .. } => format!("started {vertex}"),
             Event::Completed { vertex, .. } => format!("completed {vertex}"),
             Event::Failed { vertex, .. } => format!("failed {vertex}"),
-            Event::Cached { vertex } => format!("cached {vertex}"),
+            Event::Cached { vertex, .. } => format!("cached {vertex}"),
             Event::Missed { vertex, miss } => format!("{vertex}: {}", miss.text),
             _ => return,
         };

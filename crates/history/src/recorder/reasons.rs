@@ -66,7 +66,7 @@ impl Shared {
         let miss = self.miss(build, &known);
         let event = rbuild_event::Miss {
             text: miss.text,
-            follows: miss.follows.and_then(|need| build.hits.get(need)).map(|hit| hit.vertex),
+            follows: miss.follows.and_then(|need| build.vertex(need)),
             causes: miss
                 .causes
                 .iter()

@@ -141,6 +141,20 @@ fn one_change_that_many_steps_meet_has_one_root() {
 }
 
 #[test]
+fn long_keys_are_packed() {
+    let place = Place::new();
+    let recorder = place.begin();
+    let id = recorder.id().to_owned();
+    let built = keys((0..500).map(|n| exec(&format!("RUN step {n}"))).collect());
+    recorder.keys(built.clone(), hits(&built, true), Vec::new(), false);
+    recorder.finish(done(), &endless());
+    assert_eq!(place.history().read(&id).unwrap().keys.unwrap(), built);
+    let written = fs::metadata(place.dir.path().join(format!("{id}.build"))).unwrap().len();
+    let long = serde_json::to_vec(&built).unwrap().len() as u64;
+    assert!(written * 4 < long, "{written} of {long}");
+}
+
+#[test]
 fn a_killed_build_leaves_what_it_knew() {
     let place = Place::new();
     let recorder = place.begin();
@@ -178,11 +192,13 @@ fn what_nobody_needed_was_skipped() {
         Vec::new(),
         false,
     );
-    recorder.event(&Event::Cached { vertex: 1 });
-    recorder.event(&Event::Cached { vertex: 2 });
+    recorder.event(&Event::Cached { vertex: 1, from: None });
+    recorder.event(&Event::Cached { vertex: 2, from: Some("far".into()) });
     recorder.finish(done(), &endless());
     let record = place.history().read(&id).unwrap();
-    let outcomes: Vec<Outcome> = record.end.unwrap().steps.iter().map(|step| step.outcome).collect();
+    let steps = record.end.unwrap().steps;
+    assert_eq!(steps[2].cached_from.as_deref(), Some("far"));
+    let outcomes: Vec<Outcome> = steps.iter().map(|step| step.outcome).collect();
     assert_eq!(outcomes, [Outcome::Skipped, Outcome::Skipped, Outcome::Cached]);
     assert!(
         !place.dir.path().join(format!("{id}.logs")).exists() && !place.dir.path().join("listings").exists()
