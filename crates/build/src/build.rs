@@ -117,8 +117,8 @@ async fn build_in(
     let (mut definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     cache::drop_inherited(&mut definition.image);
-    let importer = cache::importer(&request, &images, &definition.image.platform, &reporter);
-    let importer = Arc::new(importer.on_failure(recording.on_cache_failure()));
+    let importer = Arc::new(cache::importer(&request, &images, &definition.image.platform, &reporter));
+    recording.ask_failures(&importer);
     if !importer.is_empty() && !store.has_records()? {
         // Everything will be missed here: read while the contexts are read. Else it may not be needed at all.
         let importer = Arc::clone(&importer);

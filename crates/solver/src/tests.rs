@@ -183,6 +183,16 @@ mod elsewhere;
 
 /// Builds the last of `fakes`; names decide the operation's key.
 async fn build(cache: &Arc<MemoryCache>, fakes: &[Fake], options: SolveOptions) -> Built {
+    build_watched(cache, fakes, options, Reporter::silent(), None).await
+}
+
+async fn build_watched(
+    cache: &Arc<MemoryCache>,
+    fakes: &[Fake],
+    options: SolveOptions,
+    reporter: Reporter,
+    observer: Option<Arc<dyn Observer>>,
+) -> Built {
     let mut vertices: Vec<Vertex> = Vec::new();
     for fake in fakes {
         let op = rbuild_ir::Op::Mkdir(MkdirOp { path: fake.name.into(), user: String::new(), epoch: None });
@@ -208,11 +218,12 @@ async fn build(cache: &Arc<MemoryCache>, fakes: &[Fake], options: SolveOptions) 
             Arc::new(op) as Arc<dyn Op<Output = String>>
         })
         .collect();
-    let solver = Solver {
+    let solver =
+        Solver {
         cache: cache.clone(),
         options,
-        reporter: Reporter::silent(),
-        observer: None,
+        reporter,
+        observer,
         cancel: CancellationToken::new(),
         declared: Arc::default(),
     };
@@ -360,4 +371,95 @@ async fn two_builds_of_one_cache_run_each_step_once() {
     );
     assert_eq!(builds.0.ran.len() + builds.1.ran.len(), 3);
     assert_eq!(target(&builds.0), target(&builds.1));
+}
+
+/// Writes down what it hears; its reason is the step's number.
+#[derive(Default)]
+struct Watch {
+    heard: Mutex<Vec<String>>,
+}
+
+impl Observer for Watch {
+    fn keyed(&self, steps: &[Keyed<'_>]) {
+        let told = steps.iter().map(|step| {
+            let flag = |name: &'static str, is: bool| if is { name } else { "" };
+            let flags =
+                [flag(" hit", step.hit), flag(" needed", step.needed), flag(" ignored", step.ignored)];
+            format!("{} on {:?}{}", step.operation.preimage, step.depends_on, flags.concat())
+        });
+        self.heard.lock().unwrap().extend(told);
+    }
+
+    fn missed(&self, step: usize) -> Option<Explanation> {
+        self.heard.lock().unwrap().push(format!("missed {step}"));
+        Some(Box::new(move || {
+            Some(rbuild_event::Miss { text: format!("reason {step}"), ..rbuild_event::Miss::default() })
+        }))
+    }
+}
+
+/// What the observer heard, and the events but for declarations.
+async fn watched(
+    cache: &Arc<MemoryCache>,
+    fakes: &[Fake],
+    options: SolveOptions,
+) -> (Vec<String>, Vec<String>) {
+    use rbuild_event::Event;
+    let watch = Arc::new(Watch::default());
+    let events: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&events);
+    let reporter = Reporter::new(move |event| {
+        let text = match event {
+            Event::Started { vertex, .. } => format!("started {vertex}"),
+            Event::Completed { vertex, .. } => format!("completed {vertex}"),
+            Event::Failed { vertex, .. } => format!("failed {vertex}"),
+            Event::Cached { vertex, .. } => format!("cached {vertex}"),
+            Event::Missed { vertex, miss } => format!("{vertex}: {}", miss.text),
+            _ => return,
+        };
+        sink.lock().unwrap().push(text);
+    });
+    drop(build_watched(cache, fakes, options, reporter, Some(Arc::clone(&watch) as _)).await);
+    let heard = watch.heard.lock().unwrap().clone();
+    let events = events.lock().unwrap().clone();
+    (heard, events)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_hears_of_keys_and_of_each_miss_before_its_end() {
+    let cache = Arc::default();
+    let fakes = [step("base", None, &[]), step("run", Some(0), &[]), step("copy", Some(1), &[0])];
+    let (heard, events) = watched(&cache, &fakes, SolveOptions::default()).await;
+    assert_eq!(
+        heard,
+        [
+            "\"base\" on [] needed",
+            "\"run\" on [0] needed",
+            "\"copy\" on [1, 0] needed",
+            "missed 0",
+            "missed 1",
+            "missed 2"
+        ]
+    );
+    for step in 0..3 {
+        let at =
+            |text: String| events.iter().position(|event| *event == text).unwrap_or_else(|| panic!("{text}"));
+        let places =
+            [format!("started {step}"), format!("{step}: reason {step}"), format!("completed {step}")]
+                .map(at);
+        assert!(places.is_sorted(), "{events:?}");
+    }
+    let (heard, events) = watched(&cache, &fakes, SolveOptions::default()).await;
+    assert_eq!(heard, ["\"base\" on [] hit", "\"run\" on [0] hit", "\"copy\" on [1, 0] hit needed"]);
+    assert_eq!(events, ["cached 0", "cached 1", "cached 2"]);
+    let all = SolveOptions { no_cache: NoCache::All, ..SolveOptions::default() };
+    let (heard, _) = watched(&cache, &fakes, all).await;
+    assert_eq!(heard[0], "\"base\" on [] needed ignored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_fails_was_explained() {
+    let fakes = [Fake { fails: true, ..step("bad", None, &[]) }];
+    let (_, events) = watched(&Arc::default(), &fakes, SolveOptions::default()).await;
+    assert_eq!(events, ["started 0", "0: reason 0", "failed 0"]);
 }

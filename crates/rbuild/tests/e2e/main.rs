@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test passes PATH on")]
 
 mod bad_input;
+mod builds;
 mod cache;
 mod config;
 mod context;
