@@ -166,6 +166,7 @@ impl BlobWriter {
         })?;
         self.path = PathBuf::new();
         self.store.inner.gc.add_placed(self.written);
+        self.store.sync_at_times();
         Ok((digest, self.written))
     }
 }

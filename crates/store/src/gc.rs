@@ -105,6 +105,12 @@ impl Store {
         }
     }
 
+    /// [`Store::flush_placed`] without waiting for layers that are still being measured; it answers in any case.
+    fn flush_placed_now(&self) -> Result<Option<u64>> {
+        let placed = self.inner.gc.placed.swap(0, Ordering::Relaxed);
+        self.change(|tx| add_size(tx, placed))
+    }
+
     /// One round of collecting down to what `target` says of the size; `None` if it says nothing or the gate is not to
     /// be had.
     fn collect(&self, target: impl Fn(u64) -> Result<Option<u64>>) -> Result<Option<PruneReport>> {
@@ -167,6 +173,14 @@ impl Store {
         }
         let mut tried = locked(&self.inner.gc.tried);
         if tried.is_some_and(|(at, helped)| !helped || at.elapsed() < INTERVAL) {
+            return;
+        }
+        // What is known of the size is enough to see that nothing would go, as where other files fill the disk.
+        let known = self.flush_placed_now();
+        if let Ok(Some(known)) = known
+            && budget.target(known, disk).is_none()
+        {
+            *tried = Some((Instant::now(), true));
             return;
         }
         // Only a reason to try: what is written may have room all the same.

@@ -156,6 +156,7 @@ impl Store {
         if placed {
             ingest.dir = PathBuf::new();
             self.measure(target.clone());
+            self.sync_at_times();
         }
         Ok(target.join("fs"))
     }
