@@ -70,6 +70,7 @@ pub use error::{Result, StoreError};
 pub use fetched::{Fetched, GitReference};
 pub use filter::Filter;
 pub use fsck::{FsckOptions, FsckReport, LayerCheck, LayerOnDisk, Problem, ProblemKind};
+pub use gc::is_no_space;
 pub use image::{FoundImage, Image, MatchedBy, image_name};
 pub use layer::{Layer, LayerId, LayerIngest, LayerKind, Packed};
 pub use lease::Lease;
