@@ -1,10 +1,9 @@
-//! Global arguments: platform arguments, `ARG`s before the first FROM, SOURCE_DATE_EPOCH (A5).
+//! Global arguments: platform arguments, `ARG`s before the first FROM, proxies (A5).
 
 use crate::ast::{Dockerfile, InstructionKind};
 use crate::diagnostic::Diagnostic;
-use crate::env::{Env, Lookup};
+use crate::env::Env;
 use crate::lower::LowerOptions;
-use crate::lower::unsupported::Unsupported;
 use crate::shell::Lex;
 use rbuild_oci::Platform;
 
@@ -63,31 +62,6 @@ pub(crate) fn global_args(
         }
     }
     Ok(args)
-}
-
-/// SOURCE_DATE_EPOCH in seconds: the build argument, else the global default.
-pub(crate) fn epoch(
-    args: &Env,
-    options: &LowerOptions,
-    dockerfile: &Dockerfile,
-    is_context: impl Fn(&str) -> bool,
-) -> Result<Option<i64>, Diagnostic> {
-    let value = options.build_arg(EPOCH).or_else(|| args.get(EPOCH)).unwrap_or_default();
-    if value.is_empty() {
-        return Ok(None);
-    }
-    if let Ok(seconds) = value.parse() {
-        return Ok(Some(seconds));
-    }
-    let stage = dockerfile
-        .stages
-        .iter()
-        .find(|stage| stage.name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(value)));
-    let lines = stage.map(|stage| stage.instruction.lines).unwrap_or_default();
-    if stage.is_some() || value == "context" || is_context(value) {
-        return Err(Unsupported::EpochOfSource.diagnostic(lines));
-    }
-    Err(Diagnostic::error(format!("invalid {EPOCH}: {value}"), lines))
 }
 
 /// Undeclared proxies among the build arguments, in both cases of spelling.

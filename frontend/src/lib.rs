@@ -13,6 +13,7 @@ pub mod diagnostic;
 mod directive;
 pub mod dump;
 pub mod env;
+mod epoch;
 mod flag;
 pub mod gitref;
 pub mod heredoc;
@@ -38,6 +39,7 @@ pub mod suggest;
 mod syntax;
 
 pub use diagnostic::{Diagnostic, Phase, Severity};
+pub use epoch::{EpochSource, epoch_source};
 pub use lint::syntax_warnings;
 pub use lower::{
     ExcludedBy, IgnoreRule, IgnoreRules, ImageRequest, LowerOptions, Lowered, NamedContext, ResolveError,

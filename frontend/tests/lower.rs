@@ -207,7 +207,7 @@ fn errors_name_their_line() {
         ("FROM a\nRUN []\n", &options(), "arguments are required", 2),
         ("FROM a\nCOPY --from=7 a b\n", &options(), "invalid stage index 7", 2),
         ("FROM a\nCOPY https://x/y /\n", &options(), "source can't be a URL for COPY", 2),
-        ("ARG SOURCE_DATE_EPOCH=soon\nFROM a\n", &options(), "invalid SOURCE_DATE_EPOCH: soon", 0),
+        ("ARG SOURCE_DATE_EPOCH=soon\nFROM a\n", &options(), "invalid SOURCE_DATE_EPOCH: soon", 1),
     ] {
         assert_eq!(error(text, options), (message.to_owned(), line), "{text}");
     }
@@ -284,12 +284,15 @@ fn many_variables_in_from() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
-    let text = "FROM debian\nRUN --device=gpu x\nRUN --device=gpu y\n";
+    let text = "FROM debian\nRUN --device=a.b/c=d x\nRUN --device=a.b/c=e y\n";
     let diagnostics = lowered(text, &options()).unwrap_err();
     let refused: Vec<_> = diagnostics.iter().map(|d| (d.message.as_str(), d.lines.start)).collect();
     assert_eq!(
         refused,
-        [("RUN --device is not supported yet", 2), ("RUN --device is not supported yet", 3),]
+        [
+            ("RUN --device: giving CDI devices to steps is not supported yet", 2),
+            ("RUN --device: giving CDI devices to steps is not supported yet", 3),
+        ]
     );
     assert!(diagnostics.iter().all(|diagnostic| diagnostic.help.is_some()));
 }

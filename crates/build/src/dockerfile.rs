@@ -25,6 +25,8 @@ pub(crate) struct Inputs {
     pub(crate) dir: Option<PathBuf>,
     /// Its ignore rules.
     pub(crate) ignore: Option<Ignore>,
+    /// The time of what SOURCE_DATE_EPOCH names.
+    pub(crate) epoch: Option<i64>,
     /// Keeps an unpacked archive context.
     _unpacked: Option<LayerIngest>,
 }
@@ -54,7 +56,7 @@ pub(crate) fn read_inputs(
         Some(path) => path.parent().map(Path::to_owned),
         None => context.clone(),
     };
-    Ok(Inputs { name, text, context, dir, ignore, _unpacked: unpacked })
+    Ok(Inputs { name, text, context, dir, ignore, epoch: None, _unpacked: unpacked })
 }
 
 /// The name and the bytes of the Dockerfile that a request names. A context that is an archive or has to be fetched cannot
@@ -98,12 +100,25 @@ fn dockerfile_text(
             (name.to_owned(), Some(dir.join(name)), text)
         }
         DockerfileSource::Path(path) => {
-            let full = match (context, complete) {
-                (Some(dir), true) => confined(dir, path)?,
-                _ => path.clone(),
+            let read = |path: &Path| {
+                let full = match (context, complete) {
+                    (Some(dir), true) => confined(dir, path)?,
+                    _ => path.to_owned(),
+                };
+                Ok::<_, BuildError>((read_bounded(&full, MAX_DOCKERFILE), full))
             };
-            let text = read_bounded(&full, MAX_DOCKERFILE).map_err(|error| not_read(path, error))?;
-            (path.display().to_string(), Some(full), text)
+            let (mut text, mut full) = read(path)?;
+            let mut name = path.clone();
+            // the default name may be in lower case elsewhere, too.
+            let missing = text.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            if missing && path.file_name().is_some_and(|name| name == "Dockerfile") {
+                let lower = path.with_file_name("dockerfile");
+                if let (Ok(found), other) = read(&lower)? {
+                    (text, full, name) = (Ok(found), other, lower);
+                }
+            }
+            let text = text.map_err(|error| not_read(path, error))?;
+            (name.display().to_string(), Some(full), text)
         }
     })
 }
@@ -199,7 +214,7 @@ pub(crate) fn named_context_rules(dir: &Path) -> Result<Option<Ignore>, BuildErr
     ignore_rules(Some(dir), None)
 }
 
-fn unpack_context(file: &Path, store: &Store) -> Result<LayerIngest, BuildError> {
+pub(crate) fn unpack_context(file: &Path, store: &Store) -> Result<LayerIngest, BuildError> {
     let failed =
         |error: &dyn std::fmt::Display| BuildError::Request(format!("unpacking the build context: {error}"));
     let ingest = store.new_layer_dir()?;

@@ -187,7 +187,9 @@ pub async fn lock(
     }
     let store = Store::open(&environment.store_root)?;
     let _lease = store.lease()?;
-    let inputs = read_inputs(request, false, &store)?;
+    let mut inputs = read_inputs(request, false, &store)?;
+    // Whatever SOURCE_DATE_EPOCH names: its time changes nothing about what is locked.
+    inputs.epoch = Some(0);
     let Some(path) = path(request, &inputs) else {
         let problem = "a Dockerfile from standard input has no place for a lock: name one with --lock-file";
         return Err(BuildError::Request(problem.into()));

@@ -2,6 +2,7 @@
 
 use crate::build::Environment;
 use crate::dockerfile::{Inputs, read_inputs};
+use crate::epoch::Asking;
 use crate::error::BuildError;
 use crate::images::{Images, LAYOUT_SCHEME};
 use crate::request::{BuildRequest, NamedContext};
@@ -60,8 +61,18 @@ pub async fn examine(
     let remote = remote.resolving(crate::remote::resolving(&request));
     let cancel = CancellationToken::new();
     let fetched = crate::remote::fetch(&mut request, &remote, &store, reporter, &cancel).await?;
-    let inputs = read_inputs(&request, fetched.main, &store)?;
+    let mut inputs = read_inputs(&request, fetched.main, &store)?;
     let resolving = crate::lockfile::resolving(&request, &inputs)?;
+    let remote = remote.resolving(resolving.clone());
+    let asking = Asking {
+        request: &request,
+        fetched: &fetched,
+        remote: &remote,
+        store: &store,
+        reporter,
+        cancel: &cancel,
+    };
+    inputs.epoch = crate::epoch::resolve(&asking, &self::options(&request, &inputs), &inputs).await?;
     let images = Images::new(store, environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);
     let options = LowerOptions { all_stages, ..options(&request, &inputs) };
@@ -78,20 +89,24 @@ pub async fn examine(
     })
 }
 
-/// Parses and lowers, resolving the base images on the way.
+/// Parses and lowers, resolving the base images on the way. Also gives the build arguments that the target's stages
+/// declare, with their values.
 pub(crate) async fn definition(
     request: &BuildRequest,
     inputs: &Inputs,
     images: &Arc<Images>,
     reporter: &Reporter,
-) -> Result<Definition, BuildError> {
+) -> Result<(Definition, Vec<(String, String)>), BuildError> {
     let (dockerfile, lowered) = lowered(options(request, inputs), inputs, images).await?;
     for warning in lowered.diagnostics.iter().filter(|diagnostic| !diagnostic.is_error()) {
         reporter.report(Event::Warning { text: one_line(warning) });
     }
-    lowered.definition.ok_or_else(|| {
+    let args = lowered.outline.into_iter().flat_map(|outline| outline.args);
+    let args = args.map(|arg| (arg.name, arg.value)).collect();
+    let definition = lowered.definition.ok_or_else(|| {
         refused(&lowered.diagnostics, inputs, images.registry_failed(&stage_names(&dockerfile)))
-    })
+    })?;
+    Ok((definition, args))
 }
 
 /// Refuses a Dockerfile that another frontend should read, from what the file or the build arguments say.
@@ -158,7 +173,7 @@ fn ignore_rules(ignore: &Ignore) -> IgnoreRules {
     IgnoreRules { file, rules, excluded_by: Arc::new(excluded_by) }
 }
 
-fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
+pub(crate) fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
     let contexts = request.named_contexts.iter().map(|(name, context)| {
         let context = match context {
             NamedContext::Directory(_) | NamedContext::Remote(_) => rbuild_frontend::NamedContext::Local,
@@ -181,6 +196,7 @@ fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
         ulimits: request.ulimits.clone(),
         contexts: contexts.collect(),
         hostname: None,
+        epoch: inputs.epoch,
         ignore: inputs.ignore.as_ref().map(ignore_rules),
         all_stages: false,
     }

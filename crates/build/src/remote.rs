@@ -4,7 +4,7 @@ use crate::error::BuildError;
 use crate::request::{BuildRequest, ContextSource, DockerfileSource, NamedContext};
 use rbuild_event::{Event, Reporter};
 use rbuild_frontend::gitref::{GitRef, GitRefError};
-use rbuild_ir::{HttpOp, RemoteUrl};
+use rbuild_ir::{GitOp, GitTime, HttpOp, RemoteUrl};
 use rbuild_op::{HttpFile, Remote, Resolving};
 use rbuild_solver::{OpError, StepContext};
 use rbuild_store::{LayerIngest, Store};
@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 /// Longest Dockerfile behind a URL.
 const MAX_DOCKERFILE: u64 = 64 << 20;
 
+/// Build argument: `.git` of the main context's repository is part of the context.
+const KEEP_GIT_ARG: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 /// What was fetched for a build.
 #[derive(Default)]
 pub(crate) struct FetchedContexts {
@@ -24,6 +27,8 @@ pub(crate) struct FetchedContexts {
     pub(crate) main: bool,
     /// Where the fetched named contexts are. No ignore file applies to them.
     pub(crate) named: BTreeMap<String, PathBuf>,
+    /// Where the main context came from.
+    pub(crate) main_url: Option<RemoteUrl>,
     /// Directories that go with the build.
     _staged: Vec<LayerIngest>,
 }
@@ -42,11 +47,15 @@ pub(crate) async fn fetch(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<FetchedContexts, BuildError> {
-    let fetcher = Fetcher { remote, store, reporter, cancel };
+    let keep_git = request.build_args.iter().rfind(|(name, _)| name == KEEP_GIT_ARG);
+    let keep_git =
+        keep_git.and_then(|(_, value)| rbuild_frontend::number::parse_bool(value)).unwrap_or(false);
+    let fetcher = Fetcher { remote, store, reporter, cancel, keep_git };
     let mut fetched = FetchedContexts::default();
     if let ContextSource::Remote(url) = &request.context {
         let url = url.clone();
         fetched.main = true;
+        fetched.main_url = Some(url.clone());
         let from_url = fetcher.context(&url).await?;
         if let (ContextSource::Empty, Some(text)) = &from_url {
             if request.dockerfile != DockerfileSource::Default {
@@ -72,17 +81,43 @@ pub(crate) async fn fetch(
     Ok(fetched)
 }
 
+/// The time of what is behind a URL: that of the commit, `Last-Modified`, or that of the newest file of an archive.
+pub(crate) async fn time_of(
+    url: &RemoteUrl,
+    remote: &Remote,
+    store: &Store,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Option<i64>, BuildError> {
+    let fetcher = Fetcher { remote, store, reporter, cancel, keep_git: false };
+    let title = "load time of";
+    if let Ok(parsed) = GitRef::parse(url.secret()) {
+        // Every file of such a checkout is dated like the commit.
+        let op = GitOp { mtime: GitTime::Commit, ..parsed.into_op() };
+        let dir = fetcher.step(title, url, async |step| remote.tree(&op, step).await).await?;
+        return crate::epoch::newest(&dir).map(Some);
+    }
+    let file = fetcher.file(title, url).await?;
+    if file.modified.is_some() || !fetcher.is_archive(url, &file)? {
+        return Ok(file.modified);
+    }
+    let unpacked = crate::dockerfile::unpack_context(&store.blob_path(&file.digest), store)?;
+    crate::epoch::newest(&unpacked.upper).map(Some)
+}
+
 struct Fetcher<'a> {
     remote: &'a Remote,
     store: &'a Store,
     reporter: &'a Reporter,
     cancel: &'a CancellationToken,
+    /// [`KEEP_GIT_ARG`] says so.
+    keep_git: bool,
 }
 
 impl Fetcher<'_> {
     /// The main context, and the Dockerfile if that is what is behind the URL.
     async fn context(&self, url: &RemoteUrl) -> Result<(ContextSource, Option<Vec<u8>>), BuildError> {
-        if let Some(dir) = self.git("load git source", url).await? {
+        if let Some(dir) = self.git("load git source", url, self.keep_git).await? {
             return Ok((ContextSource::Directory(dir), None));
         }
         let file = self.file("load remote build context", url).await?;
@@ -96,7 +131,7 @@ impl Fetcher<'_> {
     /// A named context: a checkout, or a directory that holds the one file.
     async fn named(&self, name: &str, url: &RemoteUrl) -> Result<(PathBuf, Option<LayerIngest>), BuildError> {
         let title = format!("context {name}");
-        if let Some(dir) = self.git(&title, url).await? {
+        if let Some(dir) = self.git(&title, url, false).await? {
             return Ok((dir, None));
         }
         let file = self.file(&title, url).await?;
@@ -112,10 +147,13 @@ impl Fetcher<'_> {
         Ok((staged.upper.clone(), Some(staged)))
     }
 
-    /// The checkout, if the URL is that of a repository.
-    async fn git(&self, title: &str, url: &RemoteUrl) -> Result<Option<PathBuf>, BuildError> {
+    /// The checkout, if the URL is that of a repository. What the URL says about `.git` counts more than `keep_git`.
+    async fn git(&self, title: &str, url: &RemoteUrl, keep_git: bool) -> Result<Option<PathBuf>, BuildError> {
         let op = match GitRef::parse(url.secret()) {
-            Ok(parsed) => parsed.into_op(),
+            Ok(mut parsed) => {
+                parsed.keep_git_dir.get_or_insert(keep_git);
+                parsed.into_op()
+            }
             Err(GitRefError::NotGit(_)) => return Ok(None),
             Err(error) => return Err(BuildError::Request(format!("{url}: {error}"))),
         };

@@ -15,7 +15,7 @@ use rbuild_runtime::{Launcher, RuntimeError};
 use rbuild_snapshot::{ChainView, DirLayer, Recipe};
 use rbuild_solver::{NoCache, OpError, StepContext};
 use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store};
-use rbuild_tree::{LayerEntry, Metadata, Tree, TreePath};
+use rbuild_tree::{LayerEntry, LayerEntryKind, Metadata, Tree, TreePath};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Layers that are packed at once. Packing is parallel inside; two let one read while the other computes.
 const PACKING_AT_ONCE: usize = 2;
+
+/// Most bytes of a layer that is kept only so that its step need not be done again: a tenth of a second's writing.
+pub const MAX_KEPT_BYTES: u64 = 32 << 20;
+
+/// Most entries of such a layer.
+pub const MAX_KEPT_FILES: usize = 500;
 
 /// Name of the packed form that a registry's own blob is.
 const PULLED: &str = "pulled";
@@ -505,14 +511,19 @@ impl Engine {
     /// Brings the bytes of layers that only records want into the store, and writes those records. For builds that make
     /// no image: in others every layer of the image is packed anyway.
     ///
+    /// Layers beyond [`MAX_KEPT_BYTES`] and [`MAX_KEPT_FILES`] are left where they are. To copy them would cost as much as
+    /// the whole build did, and to describe them anew costs nearly nothing.
+    ///
     /// # Errors
     /// The first layer that could not be kept, a source that changed meanwhile among others. Its records are not
     /// written; nothing else is lost.
     pub async fn own_recorded_layers(self: &Arc<Self>, step: &StepContext) -> Result<(), OpError> {
         let mut wanted: BTreeMap<LayerId, Arc<Layer>> = BTreeMap::new();
         for record in locked(&self.pending).iter() {
-            let layers = record.root.layers.iter().filter(|layer| !layer.is_owned());
-            wanted.extend(layers.map(|layer| (layer.id, Arc::clone(layer))));
+            let foreign = || record.root.layers.iter().filter(|layer| !layer.is_owned());
+            if foreign().all(|layer| layer.recipe.as_ref().is_none_or(|recipe| is_small(recipe.entries()))) {
+                wanted.extend(foreign().map(|layer| (layer.id, Arc::clone(layer))));
+            }
         }
         let dirs = wanted.values().map(|layer| self.dir_of(layer, step));
         let results = futures_util::future::join_all(dirs).await;
@@ -550,6 +561,15 @@ impl Engine {
         }
         Ok(self.store.write(&batch)?)
     }
+}
+
+/// Whether a layer costs little to copy.
+fn is_small(entries: &[LayerEntry]) -> bool {
+    let bytes = entries.iter().map(|entry| match &entry.kind {
+        LayerEntryKind::Node { data: Some(data), .. } => data.size,
+        _ => 0,
+    });
+    entries.len() <= MAX_KEPT_FILES && bytes.fold(0, u64::saturating_add) <= MAX_KEPT_BYTES
 }
 
 /// The entries of a layer.
@@ -613,4 +633,24 @@ fn pulled_rows(packed: &PackedLayer) -> Batch {
         tar_size: 0,
         media_type: packed.descriptor.media_type.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rbuild_tree::{DataRef, DataSource, FileKind, Timestamp};
+
+    #[test]
+    fn layers_that_are_kept_for_their_record_are_small() {
+        let file = |size| {
+            let meta =
+                Metadata { kind: FileKind::Regular, size, ..Metadata::directory(Timestamp::default()) };
+            let data = DataRef { size, digest: None, source: DataSource::Inline(Arc::from(&b""[..])) };
+            let path = TreePath::clamped("f").expect("no NUL");
+            LayerEntry { path, kind: LayerEntryKind::Node { meta, data: Some(data), hard_link_to: None } }
+        };
+        assert!(is_small(&[]) && is_small(&[file(MAX_KEPT_BYTES)]));
+        assert!(!is_small(&[file(MAX_KEPT_BYTES), file(1)]) && !is_small(&[file(u64::MAX), file(9)]));
+        assert!(is_small(&vec![file(1); MAX_KEPT_FILES]) && !is_small(&vec![file(1); MAX_KEPT_FILES + 1]));
+    }
 }

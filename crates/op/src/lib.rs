@@ -30,7 +30,7 @@ mod secret;
 mod ssh;
 
 pub use cache::LayerCache;
-pub use engine::{Engine, EngineSettings, LocalSource, PackedLayer};
+pub use engine::{Engine, EngineSettings, LocalSource, MAX_KEPT_BYTES, MAX_KEPT_FILES, PackedLayer};
 pub use error::OpFailure;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};

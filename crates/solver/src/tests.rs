@@ -172,6 +172,7 @@ async fn build(cache: &Arc<MemoryCache>, fakes: &[Fake], options: SolveOptions) 
         cache: cache.clone(),
         options,
         reporter: Reporter::silent(),
+        observer: None,
         cancel: CancellationToken::new(),
     };
     let result = solver.solve(plan, ops, Arc::new(|_, _| {})).await;
@@ -187,6 +188,7 @@ fn target(built: &Built) -> &str {
     built.result.as_ref().unwrap().target.as_deref().unwrap()
 }
 
+/// C-017: the definition key is enough.
 #[tokio::test(start_paused = true)]
 async fn a_second_build_executes_nothing() {
     let cache = Arc::default();
@@ -199,6 +201,7 @@ async fn a_second_build_executes_nothing() {
     assert!(second.result.unwrap().steps.iter().all(|step| step.outcome == Outcome::Cached));
 }
 
+/// C-018: the cache is searched from the target backwards.
 #[tokio::test(start_paused = true)]
 async fn intermediate_results_need_not_exist_when_a_later_one_does() {
     let cache: Arc<MemoryCache> = Arc::default();
@@ -208,6 +211,7 @@ async fn intermediate_results_need_not_exist_when_a_later_one_does() {
     assert!(build(&cache, &fakes, SolveOptions::default()).await.ran.is_empty());
 }
 
+/// C-017: results are found by the content of what a step reads, and are then linked to the new definition.
 #[tokio::test(start_paused = true)]
 async fn a_rebuilt_input_with_the_same_content_does_not_rebuild_what_reads_it() {
     let cache = Arc::default();
@@ -238,6 +242,7 @@ async fn a_changed_input_rebuilds_only_what_depends_on_it() {
     assert_eq!(second.ran, ["copy v2", "make"]);
 }
 
+/// C-013: a linked copy does not have its parent in its key.
 #[tokio::test(start_paused = true)]
 async fn a_linked_copy_survives_a_changed_parent() {
     let cache = Arc::default();
@@ -248,6 +253,7 @@ async fn a_linked_copy_survives_a_changed_parent() {
     assert_eq!(target(&second), "/debian 12()/copy()");
 }
 
+/// C-019
 #[tokio::test(start_paused = true)]
 async fn no_cache_runs_all_and_a_filter_runs_its_stage() {
     let cache = Arc::default();
@@ -261,6 +267,7 @@ async fn no_cache_runs_all_and_a_filter_runs_its_stage() {
     assert_eq!(filtered.ran, ["run"]);
 }
 
+/// C-019
 #[tokio::test(start_paused = true)]
 async fn what_changed_under_no_cache_is_never_answered_from_an_old_definition() {
     let cache = Arc::default();

@@ -130,6 +130,8 @@ struct Inner {
     session: ingest::Session,
     /// Keys of records that were found, until they are written to the index.
     used: Mutex<HashSet<rbuild_oci::Digest>>,
+    /// Keys of records that were found without their layers.
+    lost: Mutex<HashSet<rbuild_oci::Digest>>,
     warnings: Mutex<Vec<String>>,
     /// What builds keep to; `None` where nothing is removed unasked.
     budget: Mutex<Option<Budget>>,
@@ -166,6 +168,7 @@ impl Store {
                 lease: Mutex::new(None),
                 session,
                 used: Mutex::default(),
+                lost: Mutex::default(),
                 warnings: Mutex::default(),
                 budget: Mutex::default(),
                 gc: Arc::default(),

@@ -199,6 +199,11 @@ impl Store {
         self.query(|db| first(db, sql, [key.as_bytes()], |row| row.get(0)))
     }
 
+    /// Whether this handle found a record of this key whose layers were gone, and dropped it.
+    pub fn lost(&self, key: &Digest) -> bool {
+        locked(&self.inner.lost).contains(key)
+    }
+
     /// Sets the time of last use of these records to now, in one transaction. Records that were found by this handle
     /// need not be named: see [`Store::flush_uses`].
     pub fn touch(&self, keys: &[Digest]) -> Result<()> {
@@ -246,6 +251,7 @@ impl Store {
         if keys.is_empty() {
             return Ok(());
         }
+        locked(&self.inner.lost).extend(keys);
         let now = now();
         self.change(|tx| keys.iter().try_for_each(|key| delete_record(tx, key, now)))
     }

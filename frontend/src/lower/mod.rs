@@ -21,7 +21,9 @@ pub(crate) mod unsupported;
 mod vertices;
 
 pub(crate) use mounts::mount_from;
+pub(crate) use options::Contexts;
 pub use options::{ExcludedBy, IgnoreRule, IgnoreRules, LowerOptions, NamedContext};
+pub(crate) use remote::fetched_source;
 pub use remote::filename as filename_of_url;
 pub use resolve::{ImageRequest, ResolveError, ResolvedImage, Resolver};
 

@@ -31,6 +31,8 @@ pub struct LowerOptions {
     pub contexts: BTreeMap<String, NamedContext>,
     /// Host name inside RUN; BUILDKIT_SANDBOX_HOSTNAME is used when `None`.
     pub hostname: Option<String>,
+    /// The time of what SOURCE_DATE_EPOCH names (see [`crate::epoch_source`]), in seconds since 1970.
+    pub epoch: Option<i64>,
     /// The main context's ignore file, for the check CopyIgnoredFile.
     pub ignore: Option<IgnoreRules>,
     /// Lower every stage, so that the checks see all of them. The definition is still that of the target.
@@ -106,6 +108,7 @@ impl Default for LowerOptions {
             ulimits: Vec::new(),
             contexts: BTreeMap::new(),
             hostname: None,
+            epoch: None,
             ignore: None,
             all_stages: false,
         }

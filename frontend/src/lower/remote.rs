@@ -69,6 +69,15 @@ pub(super) fn fetch(source: &str, flags: RemoteFlags<'_>) -> Outcome<Option<(Op,
     }
 }
 
+/// The operation of [`fetch`] alone.
+pub(crate) fn fetched_source(
+    source: &str,
+    checksum: Option<&str>,
+    keep_git_dir: Option<bool>,
+) -> Result<Option<Op>, String> {
+    Ok(fetch(source, RemoteFlags { checksum, keep_git_dir })?.map(|(op, _)| op))
+}
+
 fn http(source: &str, checksum: Option<&str>) -> Outcome<HttpOp> {
     let checksum = checksum.map(parse_digest).transpose()?;
     Ok(HttpOp {

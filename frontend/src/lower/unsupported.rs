@@ -9,18 +9,16 @@ use crate::diagnostic::Diagnostic;
 pub(crate) enum Unsupported {
     /// `RUN --device`.
     Device,
-    /// SOURCE_DATE_EPOCH taken from a context or a stage.
-    EpochOfSource,
 }
 
 impl Unsupported {
     /// The refusal, with what to do instead.
     pub(crate) fn diagnostic(self, lines: LineRange) -> Diagnostic {
         let (what, help) = match self {
-            Self::Device => ("RUN --device", "remove the flag"),
-            Self::EpochOfSource => {
-                ("SOURCE_DATE_EPOCH from a context or stage", "give the seconds since 1970 as a number")
-            }
+            Self::Device => (
+                "RUN --device: giving CDI devices to steps",
+                "remove the flag, or run the step with --security=insecure",
+            ),
         };
         Diagnostic::error(format!("{what} is not supported yet"), lines).with_help(help)
     }

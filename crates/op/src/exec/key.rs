@@ -100,6 +100,77 @@ mod tests {
         MountKind::Cache { id: id.into(), sharing, mode: 0o755, uid: 0, gid: 0, from, source }
     }
 
+    fn exec() -> ExecOp {
+        ExecOp {
+            args: vec!["/bin/sh".into(), "-c".into(), "make".into()],
+            env: vec![("PATH".into(), "/bin".into())],
+            cwd: "/".into(),
+            user: String::new(),
+            hostname: None,
+            network: rbuild_ir::NetworkMode::default(),
+            security: rbuild_ir::SecurityMode::default(),
+            mounts: Vec::new(),
+            pipes: Vec::new(),
+            extra_host_names: Vec::new(),
+            ulimits: Vec::new(),
+            platform: "linux/amd64".parse().unwrap(),
+            proxy_env: Vec::new(),
+            extra_hosts: Vec::new(),
+        }
+    }
+
+    fn secret() -> MountKind {
+        let (id, env, file) = ("token".to_owned(), None, true);
+        MountKind::Secret { id, env, file, required: false, mode: 0o400, uid: 0, gid: 0 }
+    }
+
+    #[test]
+    fn c_014_what_counts_and_what_does_not() {
+        type Edit = fn(&mut ExecOp);
+        let own = |kind| Mount { target: "/m".into(), kind, readonly: false };
+        let cases: [(&str, bool, Edit); 19] = [
+            ("an argument", true, |op| op.args[2] = "make all".into()),
+            ("how arguments are divided", true, |op| op.args = vec!["/bin/sh".into(), "-c make".into()]),
+            ("a variable", true, |op| op.env[0].1 = "/sbin".into()),
+            ("the order of variables", true, |op| op.env.insert(0, ("A".into(), "1".into()))),
+            ("the working directory", true, |op| op.cwd = "/w".into()),
+            ("the user", true, |op| op.user = "7".into()),
+            ("the hostname", true, |op| op.hostname = Some("h".into())),
+            ("the network", true, |op| op.network = rbuild_ir::NetworkMode::None),
+            ("the security mode", true, |op| op.security = rbuild_ir::SecurityMode::Insecure),
+            ("a script", true, |op| op.pipes.push(("a".into(), "text".into()))),
+            ("a host's name", true, |op| op.extra_host_names.push("h".into())),
+            ("a limit", true, |op| op.ulimits.push("nofile=1:1".into())),
+            ("the platform", true, |op| op.platform = "linux/arm64".parse().unwrap()),
+            ("a secret's name", true, |op| {
+                op.mounts.push(Mount { target: "/s".into(), kind: secret(), readonly: true });
+            }),
+            ("a mount's size", true, |op| {
+                let kind = MountKind::Tmpfs { size: Some(1) };
+                op.mounts.push(Mount { target: "/t".into(), kind, readonly: false });
+            }),
+            ("an undeclared proxy", false, |op| op.proxy_env.push(("http_proxy".into(), "http://p".into()))),
+            ("a host's address", false, |op| op.extra_hosts.push(("h".into(), "1.2.3.4".into()))),
+            ("nothing", false, |_| {}),
+            ("an empty script", true, |op| op.pipes.push((String::new(), String::new()))),
+        ];
+        let plain = preimage(&exec(), &[]);
+        for (what, counts, edit) in cases {
+            let mut op = exec();
+            edit(&mut op);
+            assert_eq!(preimage(&op, &vec![None; op.mounts.len()]) != plain, counts, "{what}");
+        }
+        // Every option of a cache mount but its default name.
+        let with = |kind| preimage(&ExecOp { mounts: vec![own(kind)], ..exec() }, &[None]);
+        let cache = |sharing, mode| {
+            let (id, from, source) = ("/m".to_owned(), None, "/".to_owned());
+            with(MountKind::Cache { id, sharing, mode, uid: 0, gid: 0, from, source })
+        };
+        let shared = cache(rbuild_ir::Sharing::Shared, 0o755);
+        assert_ne!(shared, cache(rbuild_ir::Sharing::Locked, 0o755));
+        assert_ne!(shared, cache(rbuild_ir::Sharing::Shared, 0o700));
+    }
+
     #[test]
     fn a_090_a_context_counts_by_content() {
         assert_eq!(shown("/x", bind("/a"), Some("1")), shown("/x", bind("/b"), Some("1")));

@@ -2,6 +2,7 @@
 
 pub(crate) mod ast;
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod call;
 pub(crate) mod check;
 pub(crate) mod du;
@@ -16,6 +17,7 @@ pub(crate) mod prune;
 pub(crate) mod rmi;
 pub(crate) mod system;
 pub(crate) mod tag;
+pub(crate) mod why;
 
 use crate::exit::Usage;
 use crate::output::print;

@@ -11,9 +11,13 @@ use std::time::{Duration, Instant};
 /// How long a test waits for something that is known to come.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The `rbuild` under test.
+/// The `rbuild` under test: `RBUILD_TEST_BINARY`, else the one that was built with the tests.
 pub fn rbuild_binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_rbuild"))
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let other = std::env::var_os("RBUILD_TEST_BINARY").map(PathBuf::from);
+        other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_rbuild")))
+    })
 }
 
 /// The workspace's root.

@@ -112,7 +112,7 @@ fn source_date_epoch_in_a_directory() {
     }
 }
 
-/// A COPY whose layer no image wants is done once.
+/// A small COPY whose layer no image wants is done once; a large one is not copied into the store for that.
 #[test]
 fn copies_are_cached_whatever_the_output() {
     for output in ["type=local,dest=out", "type=tar,dest=out.tar", "type=cacheonly"] {
@@ -131,6 +131,10 @@ fn copies_are_cached_whatever_the_output() {
         assert_eq!(std::fs::read_to_string(context.path("out2/two/in")).unwrap(), "in");
         context.file("a", "b");
         assert_eq!(context.build(&["-o", output]).ok().executed().len(), 2, "{output}");
+        context.file("a", vec![1; 33 << 20]);
+        context.build(&["-o", output]).ok();
+        let again = context.build(&["-o", output]).ok();
+        assert_eq!(again.executed().len(), 2, "{output}: {:?}", again.executed());
         context.assert_nothing_left();
     }
 }

@@ -9,6 +9,7 @@
 
 mod attacks;
 mod contexts;
+mod epoch;
 mod git;
 mod http;
 mod lab;
