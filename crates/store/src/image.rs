@@ -97,6 +97,7 @@ impl Store {
             return Ok(());
         }
         let mut index = Index::lock(self.root())?;
+        self.fault("document write").at("write", &index.path)?;
         for (name, entry) in entries {
             index.set(&name, entry);
         }

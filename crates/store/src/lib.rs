@@ -45,6 +45,7 @@ mod db;
 mod durable;
 mod error;
 mod evict;
+mod fault;
 mod fetched;
 mod filter;
 mod fsck;
@@ -67,6 +68,8 @@ pub use blob::BlobWriter;
 pub use budget::{Budget, Disk, Space};
 pub use cache_mount::{CacheMount, CacheMountSharing};
 pub use error::{Result, StoreError};
+#[doc(hidden)]
+pub use fault::FAULT_SITES;
 pub use fetched::{Fetched, GitReference};
 pub use filter::Filter;
 pub use fsck::{FsckOptions, FsckReport, LayerCheck, LayerOnDisk, Problem, ProblemKind};
@@ -137,6 +140,7 @@ struct Inner {
     budget: Mutex<Option<Budget>>,
     gc: Arc<gc::State>,
     durable: durable::State,
+    faults: fault::Faults,
 }
 
 impl std::fmt::Debug for Store {
@@ -173,6 +177,7 @@ impl Store {
                 budget: Mutex::default(),
                 gc: Arc::default(),
                 durable: durable::State::default(),
+                faults: fault::Faults::default(),
                 root: canonical,
             }),
         };
