@@ -20,6 +20,7 @@ mod layers;
 mod modes;
 mod outputs;
 mod registry;
+mod remote_cache;
 mod reproducible;
 mod robust;
 mod running;
