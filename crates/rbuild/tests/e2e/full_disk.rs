@@ -182,7 +182,7 @@ fn system_calls_that_fail_with_eio() {
             }
             whole(&context);
         }
-        println!("{call}: {failed} of {count} builds failed");
+        assert!(failed > 0, "{call}: no build failed");
         context.build(&["-t", "app"]).ok();
     }
 }
