@@ -93,6 +93,9 @@ pub enum BuildError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] rbuild_store::StoreError),
+    /// The machine failed while images were looked up; the whole message.
+    #[error("{0}")]
+    Environment(String),
     /// Writing a result failed.
     #[error("{0}")]
     Export(OpError),
@@ -122,7 +125,7 @@ impl BuildError {
             }
             Self::Image { .. } => ErrorKind::Usage,
             Self::Step { source, .. } | Self::Export(source) => crate::kind::kind_of(source),
-            Self::Io { .. } | Self::Store(_) => ErrorKind::Environment,
+            Self::Io { .. } | Self::Store(_) | Self::Environment(_) => ErrorKind::Environment,
             Self::Canceled => ErrorKind::Canceled,
             Self::Internal(_) => ErrorKind::Internal,
         }

@@ -1,6 +1,6 @@
 //! What the operations share: bringing layers into the form that somebody needs.
 
-use crate::bridge::blocking;
+use crate::bridge::{blocking, writing};
 use crate::error::OpFailure;
 use crate::exec::BoundCell;
 use crate::fetch::{BlobFetcher, PulledLayer};
@@ -254,11 +254,11 @@ impl Engine {
 
     async fn materialize(&self, layer: &Arc<Layer>, recipe: Arc<Recipe>) -> Result<PathBuf, OpError> {
         let (store, row) = (self.store.clone(), written_row(layer));
-        let dir = blocking(move || -> Result<PathBuf, OpError> {
+        let dir = writing(&self.store, move || -> Result<PathBuf, OpError> {
             let ingest = store.new_layer_dir()?;
             rbuild_snapshot::materialize(&recipe, &ingest.upper)?;
             let dir = store.commit_layer_dir(ingest, &row.id)?;
-            store.put_layer(row)?;
+            store.put_layer(row.clone())?;
             Ok(dir)
         });
         let dir = dir.await?;
@@ -288,7 +288,7 @@ impl Engine {
         let packed = self.blob_of(layer, step).await?;
         let store = self.store.clone();
         let rows = layer.is_pulled().then(|| self.pulled_rows(layer, &packed)).transpose()?;
-        let unpacked = blocking(move || -> Result<PathBuf, OpError> {
+        let unpacked = writing(&self.store, move || -> Result<PathBuf, OpError> {
             let ingest = store.new_layer_dir()?;
             let blob = store.open_blob(&packed.descriptor.digest)?;
             let dest = std::fs::File::open(&ingest.upper)?;
@@ -307,8 +307,8 @@ impl Engine {
                 ingest.set_note(&crate::implied::to_note(&unpacked.implied_parents))?;
             }
             let dir = store.commit_layer_dir(ingest, &id)?;
-            if let Some(rows) = rows {
-                store.write(&rows)?;
+            if let Some(rows) = &rows {
+                store.write(rows)?;
             }
             Ok(dir)
         })

@@ -14,6 +14,7 @@ mod context;
 mod copying;
 mod debian;
 mod disk;
+mod full_disk;
 mod image;
 mod keys;
 mod layers;
