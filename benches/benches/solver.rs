@@ -111,6 +111,7 @@ fn solve(c: &mut Criterion) {
                         cache: Arc::new(Cache(cached)),
                         options: SolveOptions::default(),
                         reporter: Reporter::silent(),
+                        observer: None,
                         cancel: CancellationToken::new(),
                     };
                     solver

@@ -1,7 +1,7 @@
 //! SOURCE_DATE_EPOCH: a number, or the name of something that has a time.
 
 use crate::args::{EPOCH, global_args};
-use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Span, Stage};
+use crate::ast::{Dockerfile, InstructionKind, LineRange, Span, Stage};
 use crate::diagnostic::Diagnostic;
 use crate::env::{Env, Lookup};
 use crate::lower::{Contexts, LowerOptions, fetched_source};
@@ -19,7 +19,7 @@ pub enum EpochSource {
     /// A named context, as it is written.
     Named(String),
     /// The only thing that a stage adds: [`Op::Http`] or [`Op::Git`].
-    Fetched(Op),
+    Fetched(Box<Op>),
 }
 
 /// What SOURCE_DATE_EPOCH names, so that the caller can put its time into [`LowerOptions::epoch`]. `None` for numbers, and for
@@ -28,7 +28,7 @@ pub fn epoch_source(dockerfile: &Dockerfile, options: &LowerOptions) -> Option<E
     let lex = Lex::new(dockerfile.directives.escape);
     let args = global_args(dockerfile, options, &lex, false).ok()?;
     let contexts = Contexts::new(&options.contexts);
-    source(value(&args, options), dockerfile, options, &contexts, &lex).ok()?
+    source(value(&args, options), &args, dockerfile, options, &contexts, &lex).ok()?
 }
 
 fn value<'a>(args: &'a Env, options: &'a LowerOptions) -> &'a str {
@@ -50,18 +50,13 @@ pub(crate) fn epoch(
     if let Ok(seconds) = value.parse() {
         return Ok(Some(seconds));
     }
-    let found = source(value, dockerfile, options, contexts, lex)?;
-    if let (Some(_), Some(seconds)) = (&found, options.epoch) {
-        return Ok(Some(seconds));
+    let found = source(value, args, dockerfile, options, contexts, lex)?;
+    if found.is_some() {
+        // What has no time, a directory say, leaves it unset.
+        return Ok(options.epoch);
     }
-    let help = match found {
-        Some(_) => {
-            "it has no time of its own: give the seconds since 1970, or take a git repository, a URL or an archive"
-        }
-        None => {
-            "give the seconds since 1970, `context`, or the name of a build context or of a stage that only adds a URL"
-        }
-    };
+    let help =
+        "give the seconds since 1970, `context`, or the name of a build context or of a stage that only adds a URL";
     let (lines, span) = place(dockerfile, options);
     Err(Diagnostic::error(format!("invalid {EPOCH}: {value}"), lines).with_span(span).with_help(help))
 }
@@ -83,6 +78,7 @@ fn place(dockerfile: &Dockerfile, options: &LowerOptions) -> (LineRange, Span) {
 
 fn source(
     value: &str,
+    args: &Env,
     dockerfile: &Dockerfile,
     options: &LowerOptions,
     contexts: &Contexts,
@@ -99,41 +95,62 @@ fn source(
         return Ok(Some(EpochSource::Named(written.clone())));
     }
     let Some(stage) = dockerfile.stages.iter().find(named) else { return Ok(None) };
-    let refused = |reason: &str| {
-        let message = format!("{EPOCH} stage does not meet source-only requirements: {reason}");
-        let help =
-            "the stage stands on scratch and has one ADD of one URL or git repository, and nothing else";
-        Diagnostic::error(message, stage.instruction.lines)
+    let mut env: Env = args.iter().filter(|(name, _)| *name != EPOCH).collect();
+    only_source(stage, &mut env, options, lex).map(Some).map_err(|reason| {
+        let help = "such a stage stands on scratch and has one ADD of one URL or git repository, and ARGs at most";
+        Diagnostic::error(reason, stage.instruction.lines)
             .with_span(stage.instruction.keyword.span)
             .with_help(help)
-    };
-    if stage.from.image.as_str() != "scratch" {
-        return Err(refused("base image must be scratch"));
-    }
-    match stage.commands.as_slice() {
-        [] => Err(refused("it has no ADD")),
-        [command] => only_source(command, options, lex).map(Some).map_err(|reason| refused(&reason)),
-        [_, more, ..] => Err(refused(&unsupported(more))),
-    }
+    })
 }
 
-fn unsupported(command: &Instruction) -> String {
-    match &command.kind {
-        InstructionKind::Add(_) => "multiple ADD instructions".to_owned(),
-        _ => format!("unsupported {} instruction", command.keyword.as_str().to_uppercase()),
+/// The operation that fetches what the only ADD of a stage adds.
+fn only_source(
+    stage: &Stage,
+    env: &mut Env,
+    options: &LowerOptions,
+    lex: &Lex,
+) -> Result<EpochSource, String> {
+    let expand = |text: &str, env: &Env| lex.word(text, env).map_err(|error| error.to_string());
+    if expand(stage.from.image.as_str(), env)? != "scratch" {
+        return Err(format!("{EPOCH} stage must use FROM scratch"));
     }
-}
-
-/// The operation that fetches the only source of an ADD. Arguments of the stage cannot be: there is only this instruction.
-fn only_source(command: &Instruction, options: &LowerOptions, lex: &Lex) -> Result<EpochSource, String> {
-    let InstructionKind::Add(add) = &command.kind else { return Err(unsupported(command)) };
-    let [source] = add.paths.sources.as_slice() else { return Err("ADD must have one source".to_owned()) };
-    let expand = |text: &str| lex.word(text, &Env::new()).map_err(|error| error.to_string());
-    let source = expand(source.as_str())?;
-    let checksum = add.checksum.as_ref().map(|word| expand(word.as_str())).transpose()?;
-    let _ = options;
-    match fetched_source(&source, checksum.as_deref(), add.keep_git_dir)? {
-        Some(op) => Ok(EpochSource::Fetched(op)),
-        None => Err("ADD source must be remote".to_owned()),
+    let mut found = None;
+    for command in &stage.commands {
+        match &command.kind {
+            InstructionKind::Arg(arg) => {
+                for pair in &arg.pairs {
+                    let name = pair.name.as_str();
+                    match (options.build_arg(name), &pair.default) {
+                        (Some(value), _) => env.set(name, value),
+                        (None, Some(default)) => env.set(name, &expand(default.as_str(), env)?),
+                        (None, None) => {}
+                    }
+                }
+            }
+            InstructionKind::Add(add) => {
+                let one = || format!("{EPOCH} stage must contain exactly one remote ADD");
+                if found.is_some() {
+                    return Err(one());
+                }
+                let [source] = &add.paths.sources[..] else { return Err(one() + " source") };
+                if !add.paths.contents.is_empty() {
+                    return Err(one() + " source");
+                }
+                let source = expand(source.as_str(), env)?;
+                let checksum = add.checksum.as_ref().map(|word| expand(word.as_str(), env)).transpose()?;
+                let op = fetched_source(&source, checksum.as_deref(), add.keep_git_dir)?;
+                let local = || format!("{EPOCH} stage source must be a single HTTP(S) or Git ADD");
+                found = Some(op.ok_or_else(local)?);
+            }
+            _ => {
+                let keyword = command.keyword.as_str().to_uppercase();
+                return Err(format!(
+                    "{EPOCH} stage does not meet source-only requirements: unsupported {keyword} instruction"
+                ));
+            }
+        }
     }
+    let missing = || format!("{EPOCH} stage must contain exactly one remote ADD");
+    found.map(|op| EpochSource::Fetched(Box::new(op))).ok_or_else(missing)
 }

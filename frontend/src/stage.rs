@@ -21,6 +21,9 @@ use rbuild_oci::{Platform, Reference};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
+/// `docker-image://scratch` in full: the empty root, as `FROM scratch` is; a registry has no image of that name.
+const NO_IMAGE: &str = "docker.io/library/scratch:latest";
+
 /// An instruction with the stages or images that its flags refer to.
 #[derive(Debug, Clone)]
 pub(crate) struct Command<'a> {
@@ -367,6 +370,9 @@ impl<'a> Plan<'a> {
             })?;
             reference.with_default_tag().to_string()
         };
+        if reference == NO_IMAGE {
+            return Ok(Origin::Scratch);
+        }
         Ok(Origin::Image(ImageRequest { reference, platform: platform.clone() }, Some(name.clone())))
     }
 }

@@ -7,16 +7,18 @@ use crate::image::{Documents, ImageLayer, documents};
 use crate::images::Images;
 use crate::outputs::{self, Finished};
 use crate::push::Pusher;
+use crate::record::{Recording, Told};
 use crate::request::{BuildRequest, Entitlement, Output};
 use crate::shadow::{Shadow, finish_layer};
 use rbuild_event::{Event, Reporter};
 use rbuild_graph::Plan;
+use rbuild_history::Limits;
 use rbuild_ir::{Definition, ImageResult};
 use rbuild_oci::{Descriptor, Digest, Reference};
 use rbuild_op::{Engine, EngineSettings, LayerCache, Remote, Root, operation};
 use rbuild_registry::ClientConfig;
-use rbuild_solver::{Outcome, SolveOptions, Solver, StepContext};
-use rbuild_store::Store;
+use rbuild_solver::{Observer, Outcome, SolveOptions, Solver, StepContext};
+use rbuild_store::{Budget, Store};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +36,10 @@ pub struct Environment {
     pub resolv_conf: String,
     /// Soft limit of open files for RUN steps; `None` leaves them the builder's.
     pub open_files: Option<u64>,
+    /// How much of the store's history is kept.
+    pub history: Limits,
+    /// Limits of the cache, as far as they are not the default ones of the store's disk.
+    pub budget: Budget,
 }
 
 /// What a build made.
@@ -49,6 +55,10 @@ pub struct BuildResult {
     pub executed: usize,
     /// Steps that were not.
     pub cached: usize,
+    /// Name of its record in the store's history, if it was recorded.
+    pub build: Option<String>,
+    /// Bytes of unused cache that were removed at the end, to keep to the limits.
+    pub collected: u64,
 }
 
 /// Builds. Cancelling `cancel` ends it soon, without a process, mount or temporary file left behind.
@@ -59,14 +69,29 @@ pub struct BuildResult {
 /// See [`BuildError`]; nothing half-written is left under a final name.
 pub async fn build(
     environment: &Environment,
-    mut request: BuildRequest,
+    request: BuildRequest,
     reporter: Reporter,
     cancel: CancellationToken,
 ) -> Result<BuildResult, BuildError> {
     let store = Store::open(&environment.store_root)?;
+    let recording = Recording::begin(environment, &request, &store, reporter);
+    let mut built = build_in(environment, request, store, &recording, cancel).await;
+    recording.finish(&mut built);
+    built
+}
+
+async fn build_in(
+    environment: &Environment,
+    mut request: BuildRequest,
+    store: Store,
+    recording: &Recording,
+    cancel: CancellationToken,
+) -> Result<BuildResult, BuildError> {
+    let reporter = recording.reporter();
     for text in store.take_warnings() {
         reporter.report(Event::Warning { text });
     }
+    store.set_budget(environment.budget.or_defaults(store.disk()?));
     let _lease = store.lease()?;
     let remote = Remote::new(store.clone(), environment.registry.clone(), request.confidential.clone());
     let remote = remote.resolving(crate::remote::resolving(&request));
@@ -87,9 +112,11 @@ pub async fn build(
     let images =
         Images::new(store.clone(), environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);
-    let definition = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
+    let (definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
+    let plan = Arc::new(plan);
+    let told = Told::new(Arc::clone(&plan), &inputs, &request, args, definition.image.platform.to_string());
     let contexts = Contexts::open(&request, &mut inputs, &fetched, &store)?;
     let build = Build {
         engine: Arc::new(engine(
@@ -104,19 +131,41 @@ pub async fn build(
         )),
         names: names(&request),
         pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request)).map(Arc::new),
+        observer: recording.observer(told),
         request,
         store,
         reporter,
         cancel,
     };
     let (store, reporter) = (build.store.clone(), build.reporter.clone());
-    let built = build.run(Arc::new(plan), &definition, &inputs).await;
+    let mut built = build.run(plan, &definition, &inputs).await;
     contexts.remember();
+    let collected = collect(&store, &reporter).await;
+    if let Ok(built) = &mut built {
+        built.collected = collected;
+    }
     // The index is opened when it is first asked, so that only now it is known whether it was damaged.
     for text in store.take_warnings() {
         reporter.report(Event::Warning { text });
     }
     built
+}
+
+/// Removes what is too much of the cache; how many bytes. That it cannot is no reason to fail.
+async fn collect(store: &Store, reporter: &Reporter) -> u64 {
+    if !store.has_placed() {
+        return 0;
+    }
+    let store = store.clone();
+    let report = match tokio::task::spawn_blocking(move || store.collect_garbage()).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            reporter.report(Event::Warning { text: format!("the cache was not cleaned up: {error}") });
+            None
+        }
+        Err(_) => None,
+    };
+    report.map_or(0, |report| report.bytes)
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is another room's")]
@@ -182,6 +231,7 @@ struct Build {
     engine: Arc<Engine>,
     pusher: Option<Arc<Pusher>>,
     names: Vec<Reference>,
+    observer: Option<Arc<dyn Observer>>,
     reporter: Reporter,
     cancel: CancellationToken,
 }
@@ -240,6 +290,8 @@ impl Build {
             names: self.names,
             executed,
             cached: solved.steps.len() - executed,
+            build: None,
+            collected: 0,
         })
     }
 
@@ -271,6 +323,7 @@ impl Build {
                 no_cache: self.request.no_cache.clone(),
             },
             reporter: self.reporter.clone(),
+            observer: self.observer.clone(),
             cancel: self.cancel.clone(),
         };
         let (shadow, export, wants_image) = (Arc::clone(shadow), export.clone(), self.wants_image());

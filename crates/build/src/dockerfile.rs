@@ -100,12 +100,25 @@ fn dockerfile_text(
             (name.to_owned(), Some(dir.join(name)), text)
         }
         DockerfileSource::Path(path) => {
-            let full = match (context, complete) {
-                (Some(dir), true) => confined(dir, path)?,
-                _ => path.clone(),
+            let read = |path: &Path| {
+                let full = match (context, complete) {
+                    (Some(dir), true) => confined(dir, path)?,
+                    _ => path.to_owned(),
+                };
+                Ok::<_, BuildError>((read_bounded(&full, MAX_DOCKERFILE), full))
             };
-            let text = read_bounded(&full, MAX_DOCKERFILE).map_err(|error| not_read(path, error))?;
-            (path.display().to_string(), Some(full), text)
+            let (mut text, mut full) = read(path)?;
+            let mut name = path.clone();
+            // the default name may be in lower case elsewhere, too.
+            let missing = text.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            if missing && path.file_name().is_some_and(|name| name == "Dockerfile") {
+                let lower = path.with_file_name("dockerfile");
+                if let (Ok(found), other) = read(&lower)? {
+                    (text, full, name) = (Ok(found), other, lower);
+                }
+            }
+            let text = text.map_err(|error| not_read(path, error))?;
+            (name.display().to_string(), Some(full), text)
         }
     })
 }

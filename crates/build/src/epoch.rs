@@ -9,7 +9,7 @@ use rbuild_frontend::{EpochSource, LowerOptions};
 use rbuild_ir::{Op, RemoteUrl};
 use rbuild_op::Remote;
 use rbuild_store::Store;
-use rbuild_tree::{DirTree, Tree, TreePath};
+use rbuild_tree::{DirTree, FileKind, Tree, TreePath};
 use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ pub(crate) struct Asking<'a> {
     pub(crate) cancel: &'a CancellationToken,
 }
 
-/// Finds out the time, if one is asked for by name. `None` also for what has none: lowering refuses that.
+/// Finds out the time, if one is asked for by name. `None` also for what has none, a directory say: it is not set then.
 pub(crate) async fn resolve(
     asking: &Asking<'_>,
     options: &LowerOptions,
@@ -53,9 +53,11 @@ pub(crate) async fn resolve(
                 _ => return Ok(None),
             }
         }
-        Some(EpochSource::Fetched(Op::Http(op))) => op.url,
-        Some(EpochSource::Fetched(Op::Git(op))) => git_url(&op),
-        Some(EpochSource::Fetched(_)) => return Ok(None),
+        Some(EpochSource::Fetched(op)) => match *op {
+            Op::Http(op) => op.url,
+            Op::Git(op) => git_url(&op),
+            _ => return Ok(None),
+        },
     };
     time_of(&url, asking.remote, asking.store, asking.reporter, asking.cancel).await
 }
@@ -67,8 +69,7 @@ fn git_url(op: &rbuild_ir::GitOp) -> RemoteUrl {
     RemoteUrl::new(format!("{}{fragment}", op.remote.secret()))
 }
 
-/// The newest modification time of what is in a directory, in seconds since 1970. Directories do not count: their times
-/// are often those of the unpacking.
+/// The newest modification time of the files in a directory, in seconds since 1970.
 pub(crate) fn newest(dir: &Path) -> Result<i64, BuildError> {
     let failed = |error: std::io::Error| BuildError::Io {
         action: "cannot read",
@@ -78,6 +79,6 @@ pub(crate) fn newest(dir: &Path) -> Result<i64, BuildError> {
     let tree = DirTree::open(dir).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
     let entries = tree.walk(&TreePath::root());
     let entries = entries.map_err(|error| failed(std::io::Error::other(error.to_string())))?;
-    let times = entries.iter().filter(|(_, meta)| !meta.is_dir()).map(|(_, meta)| meta.mtime.seconds);
+    let times = entries.iter().filter(|(_, meta)| meta.kind == FileKind::Regular).map(|(_, meta)| meta.mtime.seconds);
     Ok(times.max().unwrap_or(0))
 }

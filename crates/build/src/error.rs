@@ -22,6 +22,20 @@ pub enum ErrorKind {
     Canceled,
 }
 
+impl ErrorKind {
+    /// The exit code of a command that ends with it.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Step => 1,
+            Self::Usage => 2,
+            Self::Registry => 3,
+            Self::Environment => 4,
+            Self::Internal => 5,
+            Self::Canceled => 130,
+        }
+    }
+}
+
 /// An error of a build.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {

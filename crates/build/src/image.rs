@@ -1,7 +1,7 @@
 //! The documents of the image: its config with history and times, and its manifest.
 
-use crate::time::{format_rfc3339, format_seconds, parse_rfc3339};
 use rbuild_ir::ImageResult;
+use rbuild_oci::time::{format_rfc3339, format_seconds, parse_rfc3339};
 use rbuild_oci::{Descriptor, Digest, History, ImageConfig, Manifest, RootFs, go_json, media_type};
 use rbuild_op::PackedLayer;
 use std::time::SystemTime;

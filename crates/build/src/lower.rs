@@ -89,20 +89,24 @@ pub async fn examine(
     })
 }
 
-/// Parses and lowers, resolving the base images on the way.
+/// Parses and lowers, resolving the base images on the way. Also gives the build arguments that the target's stages
+/// declare, with their values.
 pub(crate) async fn definition(
     request: &BuildRequest,
     inputs: &Inputs,
     images: &Arc<Images>,
     reporter: &Reporter,
-) -> Result<Definition, BuildError> {
+) -> Result<(Definition, Vec<(String, String)>), BuildError> {
     let (dockerfile, lowered) = lowered(options(request, inputs), inputs, images).await?;
     for warning in lowered.diagnostics.iter().filter(|diagnostic| !diagnostic.is_error()) {
         reporter.report(Event::Warning { text: one_line(warning) });
     }
-    lowered.definition.ok_or_else(|| {
+    let args = lowered.outline.into_iter().flat_map(|outline| outline.args);
+    let args = args.map(|arg| (arg.name, arg.value)).collect();
+    let definition = lowered.definition.ok_or_else(|| {
         refused(&lowered.diagnostics, inputs, images.registry_failed(&stage_names(&dockerfile)))
-    })
+    })?;
+    Ok((definition, args))
 }
 
 /// Refuses a Dockerfile that another frontend should read, from what the file or the build arguments say.

@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 /// Longest Dockerfile behind a URL.
 const MAX_DOCKERFILE: u64 = 64 << 20;
 
+/// Build argument: `.git` of the main context's repository is part of the context.
+const KEEP_GIT_ARG: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 /// What was fetched for a build.
 #[derive(Default)]
 pub(crate) struct FetchedContexts {
@@ -44,7 +47,10 @@ pub(crate) async fn fetch(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<FetchedContexts, BuildError> {
-    let fetcher = Fetcher { remote, store, reporter, cancel };
+    let keep_git = request.build_args.iter().rfind(|(name, _)| name == KEEP_GIT_ARG);
+    let keep_git =
+        keep_git.and_then(|(_, value)| rbuild_frontend::number::parse_bool(value)).unwrap_or(false);
+    let fetcher = Fetcher { remote, store, reporter, cancel, keep_git };
     let mut fetched = FetchedContexts::default();
     if let ContextSource::Remote(url) = &request.context {
         let url = url.clone();
@@ -75,7 +81,7 @@ pub(crate) async fn fetch(
     Ok(fetched)
 }
 
-/// The time of what is behind a URL: that of the commit, of the newest entry of an archive, or `Last-Modified`.
+/// The time of what is behind a URL: that of the commit, `Last-Modified`, or that of the newest file of an archive.
 pub(crate) async fn time_of(
     url: &RemoteUrl,
     remote: &Remote,
@@ -83,7 +89,7 @@ pub(crate) async fn time_of(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Option<i64>, BuildError> {
-    let fetcher = Fetcher { remote, store, reporter, cancel };
+    let fetcher = Fetcher { remote, store, reporter, cancel, keep_git: false };
     let title = "load time of";
     if let Ok(parsed) = GitRef::parse(url.secret()) {
         // Every file of such a checkout is dated like the commit.
@@ -92,7 +98,7 @@ pub(crate) async fn time_of(
         return crate::epoch::newest(&dir).map(Some);
     }
     let file = fetcher.file(title, url).await?;
-    if !fetcher.is_archive(url, &file)? {
+    if file.modified.is_some() || !fetcher.is_archive(url, &file)? {
         return Ok(file.modified);
     }
     let unpacked = crate::dockerfile::unpack_context(&store.blob_path(&file.digest), store)?;
@@ -104,12 +110,14 @@ struct Fetcher<'a> {
     store: &'a Store,
     reporter: &'a Reporter,
     cancel: &'a CancellationToken,
+    /// [`KEEP_GIT_ARG`] says so.
+    keep_git: bool,
 }
 
 impl Fetcher<'_> {
     /// The main context, and the Dockerfile if that is what is behind the URL.
     async fn context(&self, url: &RemoteUrl) -> Result<(ContextSource, Option<Vec<u8>>), BuildError> {
-        if let Some(dir) = self.git("load git source", url).await? {
+        if let Some(dir) = self.git("load git source", url, self.keep_git).await? {
             return Ok((ContextSource::Directory(dir), None));
         }
         let file = self.file("load remote build context", url).await?;
@@ -123,7 +131,7 @@ impl Fetcher<'_> {
     /// A named context: a checkout, or a directory that holds the one file.
     async fn named(&self, name: &str, url: &RemoteUrl) -> Result<(PathBuf, Option<LayerIngest>), BuildError> {
         let title = format!("context {name}");
-        if let Some(dir) = self.git(&title, url).await? {
+        if let Some(dir) = self.git(&title, url, false).await? {
             return Ok((dir, None));
         }
         let file = self.file(&title, url).await?;
@@ -139,10 +147,13 @@ impl Fetcher<'_> {
         Ok((staged.upper.clone(), Some(staged)))
     }
 
-    /// The checkout, if the URL is that of a repository.
-    async fn git(&self, title: &str, url: &RemoteUrl) -> Result<Option<PathBuf>, BuildError> {
+    /// The checkout, if the URL is that of a repository. What the URL says about `.git` counts more than `keep_git`.
+    async fn git(&self, title: &str, url: &RemoteUrl, keep_git: bool) -> Result<Option<PathBuf>, BuildError> {
         let op = match GitRef::parse(url.secret()) {
-            Ok(parsed) => parsed.into_op(),
+            Ok(mut parsed) => {
+                parsed.keep_git_dir.get_or_insert(keep_git);
+                parsed.into_op()
+            }
             Err(GitRefError::NotGit(_)) => return Ok(None),
             Err(error) => return Err(BuildError::Request(format!("{url}: {error}"))),
         };

@@ -59,6 +59,11 @@ impl fmt::Display for KeyChange {
 /// The first `limit` differences from `old` to `new`, in the order of paths; an entry has one for each property that differs.
 /// Entries of the same path (in several sources) are compared in their order.
 pub fn key_changes(old: &[KeyEntry], new: &[KeyEntry], limit: usize) -> Vec<KeyChange> {
+    // Mostly two long lists are the same but for a few entries.
+    let first = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let (old, new) = (&old[first..], &new[first..]);
+    let last = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
+    let (old, new) = (&old[..old.len() - last], &new[..new.len() - last]);
     let mut paths: BTreeMap<&str, (Vec<&KeyEntry>, Vec<&KeyEntry>)> = BTreeMap::new();
     for entry in old {
         paths.entry(&entry.path).or_default().0.push(entry);

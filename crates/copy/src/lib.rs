@@ -12,6 +12,7 @@ mod chmod;
 mod error;
 mod explain;
 mod hint;
+mod listing;
 mod owner;
 mod place;
 mod select;
@@ -23,10 +24,13 @@ pub use chmod::{Change, Chmod, Op};
 pub use error::{CopyError, NotFound};
 pub use explain::{KeyChange, KeyChangeKind, key_changes};
 pub use hint::ExcludedBy;
+pub use listing::{read_listing, write_entries, write_listing};
 pub use owner::{MAX_USER_FILE_BYTES, OwnerSpec, resolve_owner};
 pub use place::{PlaceOptions, mkdir_entries, place};
 pub use select::{Ownership, SelectOptions, exclude_matcher, select, select_archive, select_inline};
-pub use selection::{KeyEntry, KeyKind, Root, RootKind, Selected, Selection, key_entries, selection_digest};
+pub use selection::{
+    KeyEntry, KeyKind, Root, RootKind, Selected, Selection, key_entries, key_entry, selection_digest,
+};
 
 #[cfg(test)]
 mod tests;

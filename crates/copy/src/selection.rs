@@ -128,7 +128,8 @@ pub fn key_entries(selections: &[Selection]) -> Vec<KeyEntry> {
     roots.flat_map(|root| root.entries.iter().map(|entry| key_entry(root, entry))).collect()
 }
 
-fn key_entry(root: &Root, entry: &Selected) -> KeyEntry {
+/// The structured form of one entry of the digest.
+pub fn key_entry(root: &Root, entry: &Selected) -> KeyEntry {
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let meta = &entry.meta;
     let xattrs = (!meta.xattrs.is_empty()).then(|| {

@@ -82,11 +82,41 @@ pub enum Event {
         /// The text.
         text: String,
     },
+    /// Why a step is executed although there is a cache; it comes before the step's end.
+    Missed {
+        /// Which.
+        vertex: VertexId,
+        /// The reason.
+        miss: Miss,
+    },
     /// A warning that belongs to no vertex.
     Warning {
         /// One line.
         text: String,
     },
+}
+
+/// Why a step was not answered from the cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Miss {
+    /// The reason in one line: `src/main.c changed`, `follows from [2/4] COPY src: src/main.c changed`.
+    pub text: String,
+    /// The step whose result is another one, when that is the reason.
+    pub follows: Option<VertexId>,
+    /// What is different about the step itself, the most telling first; for a step that only follows, mostly nothing.
+    pub causes: Vec<MissCause>,
+    /// Whether it follows from a step that was never built before: true of every step of a first build, and not
+    /// worth a line.
+    pub expected: bool,
+}
+
+/// One cause of a miss.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissCause {
+    /// Its kind, for programs: `files`, `arg`, `env`, `base-image`, `evicted`, …
+    pub kind: &'static str,
+    /// In words.
+    pub text: String,
 }
 
 /// Output stream of a step.

@@ -11,6 +11,7 @@ mod digest;
 mod manifest;
 mod platform;
 mod reference;
+pub mod time;
 
 pub use clean::clean_path;
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig, go_json};

@@ -8,7 +8,7 @@ use rbuild_copy::{Chmod, CopyError, OwnerSpec, Ownership, PlaceOptions, SelectOp
 use rbuild_ir::{CopyOp, CopySource, Source};
 use rbuild_oci::Digest;
 use rbuild_snapshot::{ChainView, Recipe};
-use rbuild_solver::{Inputs, Op, OpError, OperationKey, StepContext};
+use rbuild_solver::{Inputs, KeyDetail, Op, OpError, OperationKey, StepContext};
 use rbuild_tree::{Timestamp, Tree, TreePath};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -214,10 +214,16 @@ impl Op for CopyStep {
 
     async fn operation_key(&self, _: &StepContext) -> Result<OperationKey, OpError> {
         let selected = Arc::clone(self.select_from_contexts().await?);
+        let listed = Arc::clone(&selected);
         let digest = blocking(move || -> Result<Digest, OpError> {
             Ok(rbuild_copy::selection_digest(&selected.selections))
         });
-        Ok(OperationKey::of(self.preimage(digest.await?)))
+        let digest = digest.await?;
+        let files = (!listed.selections.is_empty()).then(|| KeyDetail {
+            digest,
+            write: Arc::new(move |out| rbuild_copy::write_listing(&listed.selections, out)),
+        });
+        Ok(OperationKey::of(self.preimage(digest)).with_details(files))
     }
 
     fn reads_parent(&self) -> bool {

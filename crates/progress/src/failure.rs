@@ -93,7 +93,7 @@ impl Collector {
             Event::Canceled { vertex, .. } => {
                 self.running.remove(vertex);
             }
-            Event::Status { .. } | Event::Note { .. } | Event::Warning { .. } => {}
+            Event::Status { .. } | Event::Note { .. } | Event::Missed { .. } | Event::Warning { .. } => {}
         }
     }
 

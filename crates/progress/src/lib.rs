@@ -10,6 +10,7 @@ mod state;
 mod tty;
 
 pub use failure::FailedStep;
+pub use state::printable;
 
 use rbuild_event::{Event, Reporter};
 use std::io::Write;

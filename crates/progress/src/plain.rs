@@ -86,6 +86,10 @@ impl<W: Write + Send> View for Plain<W> {
             }
             Event::Status { .. } => {}
             Event::Note { vertex, text } => self.line(*vertex, text),
+            Event::Missed { miss, .. } if miss.expected => {}
+            Event::Missed { vertex, miss } => {
+                self.line(*vertex, &format!("cache miss: {}", printable(miss.text.as_bytes())));
+            }
             Event::Warning { text } => {
                 self.last = None;
                 drop(writeln!(self.out, "WARN: {text}"));

@@ -99,6 +99,16 @@ impl<W: Write + Send> View for RawJson<W> {
                 };
                 self.log(*vertex, stream, line, *at);
             }
+            // No field of BuildKit's: readers that do not know it pass over it.
+            Event::Missed { vertex, miss } => {
+                let causes = miss.causes.iter().map(|cause| json!({"kind": cause.kind, "text": cause.text}));
+                let value = json!({
+                    "text": miss.text,
+                    "follows": miss.follows.map(digest),
+                    "causes": causes.collect::<Vec<_>>(),
+                });
+                self.vertex(*vertex, json!({"cacheMiss": value}));
+            }
             Event::Note { vertex, text } => self.log(*vertex, 2, text.as_bytes(), SystemTime::now()),
             Event::Status { vertex, name, current, total, done } => {
                 let now = SystemTime::now();
@@ -130,6 +140,7 @@ impl<W: Write + Send> View for RawJson<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rbuild_event::{Miss, MissCause};
     use std::time::Duration;
 
     #[test]
@@ -141,6 +152,9 @@ mod tests {
             if seconds > 100 { "now".into() } else { seconds.to_string() }
         };
         let mut view = RawJson::new(Vec::new(), time);
+        let cause = MissCause { kind: "files", text: "main.c changed".into() };
+        let text = "main.c changed".to_owned();
+        let miss = Miss { text, follows: None, causes: vec![cause], expected: false };
         let log = |stream, line: &[u8]| Event::Log { vertex: 1, stream, line: line.to_vec(), at: at(2) };
         for event in [
             Event::Declared { vertex: 0, name: "[1/2] FROM debian".into() },
@@ -152,6 +166,7 @@ mod tests {
             Event::Status { vertex: 1, name: "layer".into(), current: 1, total: 3, done: false },
             Event::Status { vertex: 1, name: "layer".into(), current: 3, total: 3, done: true },
             Event::Note { vertex: 1, text: "waiting".into() },
+            Event::Missed { vertex: 1, miss },
             Event::Warning { text: "old flag".into() },
             Event::Failed { vertex: 1, at: at(3), error: "exit code: 1".into() },
             Event::Canceled { vertex: 0, at: at(4) },

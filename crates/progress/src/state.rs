@@ -18,7 +18,7 @@ pub(crate) fn since(start: Option<SystemTime>, at: SystemTime) -> Duration {
 
 /// A line of output as text: invalid UTF-8 replaced, a trailing CR and what a progress bar overwrote removed,
 /// control characters dropped so that a step cannot repaint the terminal.
-pub(crate) fn printable(line: &[u8]) -> String {
+pub fn printable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches('\r');
     let shown = text.rsplit('\r').next().unwrap_or_default();

@@ -34,6 +34,8 @@ struct Step {
     bar: Option<ProgressBar>,
     log: VecDeque<String>,
     status: Option<String>,
+    /// Why it runs, if it is the root of what runs.
+    miss: Option<String>,
 }
 
 fn line_style() -> ProgressStyle {
@@ -80,7 +82,8 @@ impl Tty {
         }
         let took = at.map(|at| format!("  {}", seconds(since(step.started, at)))).unwrap_or_default();
         // Nothing useful can be done when the terminal is gone.
-        drop(self.screen.println(format!(" => {mark}{}{took}", step.name)));
+        let miss = step.miss.map(|miss| format!("\n    cache miss: {miss}")).unwrap_or_default();
+        drop(self.screen.println(format!(" => {mark}{}{took}{miss}", step.name)));
     }
 
     fn paint(&self) {
@@ -94,6 +97,7 @@ impl Tty {
             let time = seconds(since(step.started, now));
             let mut lines =
                 vec![format!("{}  {time}", cut(&format!(" => {}", step.name), width - time.len() - 2))];
+            lines.extend(step.miss.iter().map(|miss| cut(&format!(" => => cache miss: {miss}"), width)));
             lines.extend(step.status.iter().map(|status| cut(&format!(" => => {status}"), width)));
             if place < STEPS_WITH_LOG {
                 lines.extend(step.log.iter().map(|line| cut(&format!(" => => # {line}"), width)));
@@ -137,6 +141,10 @@ impl View for Tty {
                 let status = if *done { None } else { Some(format!("{name} {current} / {total}")) };
                 self.steps.entry(*vertex).or_default().status = status;
             }
+            Event::Missed { vertex, miss } if miss.follows.is_none() => {
+                self.steps.entry(*vertex).or_default().miss = Some(printable(miss.text.as_bytes()));
+            }
+            Event::Missed { .. } => {}
             Event::Note { text, .. } => drop(self.screen.println(format!("    {text}"))),
             Event::Warning { text } => drop(self.screen.println(format!("WARN: {text}"))),
         }

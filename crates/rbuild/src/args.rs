@@ -1,5 +1,7 @@
 //! What was typed.
 
+use crate::command::{du::DuArgs, fsck::FsckArgs, prune::PruneArgs, system::SystemArgs};
+use crate::space::BudgetArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -39,8 +41,18 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Remove names of images, and images that have no other name
     Rmi(RmiArgs),
-    /// Remove unused images, layers and cache records
+    /// Remove build cache that nothing uses, or as much of it as exceeds a budget
     Prune(PruneArgs),
+    /// List builds, show one, print its logs, remove records
+    Builds(BuildsArgs),
+    /// Say why a step of a build was executed, or since when it is cached
+    Why(WhyArgs),
+    /// Show what takes how much space
+    Du(DuArgs),
+    /// Verify the store, and repair it
+    Fsck(FsckArgs),
+    /// Show what images and build cache take (system df)
+    System(SystemArgs),
     /// Show the version
     Version,
 }
@@ -48,7 +60,7 @@ pub(crate) enum Command {
 /// Names and aliases of the commands; anything else as the first argument means `build`.
 pub(crate) const COMMANDS: &[&str] = &[
     "build", "b", "check", "plan", "ast", "lock", "images", "inspect", "history", "tag", "rmi", "prune",
-    "version", "help",
+    "builds", "why", "du", "fsck", "system", "version", "help",
 ];
 
 /// Which Dockerfile is meant, and how it would be built.
@@ -163,6 +175,90 @@ pub(crate) enum TextOrJson {
     Json,
 }
 
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct BuildsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<BuildsCommand>,
+    #[command(flatten)]
+    pub(crate) list: BuildsListArgs,
+}
+
+/// A BUILD is the beginning of an id, `latest` (also `@`), or `~1` for the one before the latest.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildsCommand {
+    /// List builds, the newest first
+    Ls(BuildsListArgs),
+    /// Show a build: its steps, their time, and why each was executed
+    Show(BuildsShowArgs),
+    /// Print the output of a build's steps, whole
+    Logs(BuildsLogsArgs),
+    /// Remove records of builds with their logs
+    Rm(BuildsRmArgs),
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct BuildsListArgs {
+    /// Most builds that are listed
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Print only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How to report; `json` is one object on each line
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<TextOrJson>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildsShowArgs {
+    /// Which build
+    #[arg(value_name = "BUILD", default_value = "latest")]
+    pub(crate) build: String,
+    /// How to report
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: TextOrJson,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildsLogsArgs {
+    /// Which build
+    #[arg(value_name = "BUILD", default_value = "latest")]
+    pub(crate) build: String,
+    /// Only this step: its number in `rbuild builds show`, or a part of its name
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// How to report; `json` is one object on each line
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: TextOrJson,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildsRmArgs {
+    /// Which builds
+    #[arg(value_name = "BUILD", required_unless_present = "all")]
+    pub(crate) build: Vec<String>,
+    /// All that are not running
+    #[arg(long, conflicts_with = "build")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The step: its number in `rbuild builds show`, or a part of its name [default: all that were executed]
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Which build: the beginning of an id, `latest`, or `~1` for the one before
+    #[arg(long, value_name = "BUILD", default_value = "latest")]
+    pub(crate) build: String,
+    /// The build to compare with [default: the one it was compared with then]
+    #[arg(long, value_name = "BUILD")]
+    pub(crate) against: Option<String>,
+    /// How to report
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: TextOrJson,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AstFormat {
     Json,
@@ -271,6 +367,9 @@ pub(crate) struct BuildArgs {
     /// Hash every file of the context, whatever its timestamps say
     #[arg(long)]
     pub(crate) no_stat_cache: bool,
+    /// How many builds are remembered: entries=N,age=30d,bytes=512mb; entries=0 records nothing
+    #[arg(long, value_name = "LIMITS", env = "RBUILD_HISTORY_LIMITS", hide_env_values = true)]
+    pub(crate) history_limits: Option<String>,
     /// Modes of the context's files: as they are on disk, or as git has them (644, 755), whatever the umask
     #[arg(
         long,
@@ -289,6 +388,8 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) check: bool,
 
+    #[command(flatten)]
+    pub(crate) budget: BudgetArgs,
     #[command(flatten)]
     pub(crate) legacy: LegacyArgs,
 }
@@ -408,14 +509,4 @@ pub(crate) struct RmiArgs {
     /// Remove an image that has several names, and do not complain about missing ones
     #[arg(short, long)]
     pub(crate) force: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Do not ask
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Also remove tagged images' cache, so that the next build starts cold
-    #[arg(short, long)]
-    pub(crate) all: bool,
 }

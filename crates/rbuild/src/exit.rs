@@ -1,6 +1,6 @@
 //! Which error ends with which exit code (DESIGN section 7).
 
-use rbuild_build::{BuildError, ErrorKind};
+use rbuild_build::BuildError;
 use std::process::ExitCode;
 
 /// The user asked for something that cannot be.
@@ -20,14 +20,7 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     if let Some(error) = error.downcast_ref::<BuildError>() {
-        return ExitCode::from(match error.kind() {
-            ErrorKind::Step => 1,
-            ErrorKind::Usage => 2,
-            ErrorKind::Registry => 3,
-            ErrorKind::Environment => 4,
-            ErrorKind::Internal => 5,
-            ErrorKind::Canceled => 130,
-        });
+        return ExitCode::from(error.kind().exit_code());
     }
     if error.is::<rbuild_store::StoreError>() || error.is::<std::io::Error>() {
         return ExitCode::from(4);

@@ -6,6 +6,7 @@ mod exit;
 mod output;
 mod report;
 mod request;
+mod space;
 
 use args::{COMMANDS, Cli, Command};
 use clap::Parser;
@@ -49,6 +50,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tag(args) => command::tag::run(&root, &args),
         Command::Rmi(args) => command::rmi::run(&root, &args),
         Command::Prune(args) => command::prune::run(&root, &args),
+        Command::Builds(args) => command::builds::run(&root, args),
+        Command::Why(args) => command::why::run(&root, &args),
+        Command::Du(args) => command::du::run(&root, &args),
+        Command::Fsck(args) => command::fsck::run(&root, &args),
+        Command::System(args) => command::system::run(&root, &args),
         Command::Version => command::version(),
     }
 }

@@ -1,6 +1,7 @@
 //! What was typed → what it means.
 
 mod confidential;
+pub(crate) mod history;
 mod limits;
 
 use crate::args::BuildArgs;

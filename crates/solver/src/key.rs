@@ -2,6 +2,9 @@
 
 use rbuild_oci::Digest;
 use serde_json::Value;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
 
 /// What decides an operation's output, except what it stands on and reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,13 +13,48 @@ pub struct OperationKey {
     pub digest: Digest,
     /// The structured form, kept with the record so that a later miss can name its cause.
     pub preimage: Value,
+    /// Parts that `preimage` names only by digest, such as the files of a COPY.
+    pub details: Vec<KeyDetail>,
+}
+
+/// A part of a key that is too long for the preimage. It is written out only where somebody wants to keep it.
+#[derive(Clone)]
+pub struct KeyDetail {
+    /// Its name, found in the preimage.
+    pub digest: Digest,
+    /// Writes it, in a form that belongs to the operation.
+    pub write: Arc<WriteDetail>,
+}
+
+/// See [`KeyDetail::write`].
+pub type WriteDetail = dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync;
+
+impl PartialEq for KeyDetail {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl fmt::Debug for KeyDetail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyDetail").field(&self.digest).finish()
+    }
 }
 
 impl OperationKey {
     /// The key of a value that is small enough to be its own preimage.
     pub fn of(preimage: Value) -> Self {
         let text = serde_json::to_vec(&preimage).expect("a JSON value serialises");
-        Self { digest: Digest::of([b"rbuild.op.v1\n", text.as_slice()].concat()), preimage }
+        Self {
+            digest: Digest::of([b"rbuild.op.v1\n", text.as_slice()].concat()),
+            preimage,
+            details: Vec::new(),
+        }
+    }
+
+    /// This key with parts that its preimage names.
+    pub fn with_details(self, details: impl IntoIterator<Item = KeyDetail>) -> Self {
+        Self { details: details.into_iter().collect(), ..self }
     }
 }
 

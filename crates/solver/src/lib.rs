@@ -19,12 +19,14 @@
 mod cache;
 mod error;
 mod key;
+mod observe;
 mod op;
 mod schedule;
 
 pub use cache::{CacheEntry, CacheStore, KeyGuard};
 pub use error::{OpError, SolveError};
-pub use key::{OperationKey, definition_key};
+pub use key::{KeyDetail, OperationKey, WriteDetail, definition_key};
+pub use observe::{Explanation, Keyed, Observer};
 pub use op::{Inputs, Op, Output, StepContext};
 pub use schedule::{NoCache, OnOutput, Outcome, SolveOptions, Solved, Solver, StepReport};
 

@@ -1,8 +1,8 @@
 //! Which steps are needed, and running them side by side.
 
 use crate::{
-    CacheEntry, CacheStore, Inputs, KeyGuard, Op, OpError, OperationKey, Output, SolveError, StepContext,
-    definition_key,
+    CacheEntry, CacheStore, Explanation, Inputs, KeyGuard, Keyed, Observer, Op, OpError, OperationKey,
+    Output, SolveError, StepContext, definition_key,
 };
 use rbuild_event::{Event, Reporter};
 use rbuild_graph::{Plan, Step};
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// For which steps the cache is not read.
@@ -86,6 +86,8 @@ pub struct Solver<T> {
     pub options: SolveOptions,
     /// Where events go.
     pub reporter: Reporter,
+    /// Is told of keys and misses.
+    pub observer: Option<Arc<dyn Observer>>,
     /// Stops the build from outside.
     pub cancel: CancellationToken,
 }
@@ -119,6 +121,7 @@ impl<T: Output> Solver<T> {
         let run = Arc::new(Run {
             permits: self.options.max_parallelism.map(|n| Semaphore::new(n.max(1))),
             cache: Arc::clone(&self.cache),
+            observer: self.observer.clone(),
             plan,
             ops,
             contexts,
@@ -128,6 +131,7 @@ impl<T: Output> Solver<T> {
             tainted,
             on_output,
         });
+        run.tell_keys(&hits, &needed);
         run.all(hits, &needed, &cancel).await
     }
 
@@ -246,6 +250,7 @@ struct Run<T> {
     ignored: Vec<bool>,
     tainted: Vec<bool>,
     cache: Arc<dyn CacheStore<T>>,
+    observer: Option<Arc<dyn Observer>>,
     permits: Option<Semaphore>,
     on_output: OnOutput<T>,
 }
@@ -259,6 +264,25 @@ enum Stop {
 type Slot<T> = watch::Receiver<Option<T>>;
 
 impl<T: Output> Run<T> {
+    fn tell_keys(&self, hits: &[Option<T>], needed: &[bool]) {
+        let Some(observer) = &self.observer else { return };
+        let depends_on: Vec<Vec<Step>> =
+            (0..self.keys.len()).map(|step| depends_on(&self.plan, &self.ops, step).collect()).collect();
+        let steps: Vec<Keyed<'_>> = (0..self.keys.len())
+            .map(|step| Keyed {
+                vertex: self.contexts[step].vertex,
+                operation: &self.operations[step],
+                key: &self.keys[step],
+                depends_on: &depends_on[step],
+                cacheable: self.ops[step].cacheable(),
+                ignored: self.ignored[step],
+                hit: hits[step].is_some(),
+                needed: needed[step],
+            })
+            .collect();
+        observer.keyed(&steps);
+    }
+
     async fn all(
         self: Arc<Self>,
         hits: Vec<Option<T>>,
@@ -409,15 +433,32 @@ impl<T: Output> Run<T> {
             }
         }
         context.reporter.report(Event::Started { vertex: context.vertex, at: SystemTime::now() });
+        let explained = self.explain(step);
         let begin = Instant::now();
-        let own = op.execute(context, inputs).await.map_err(|error| self.failed_or_canceled(step, error))?;
+        let own = op.execute(context, inputs).await;
         let took = begin.elapsed();
+        if let Some(explained) = explained {
+            // A reason that cannot be found is no reason to fail.
+            drop(explained.await);
+        }
+        let own = own.map_err(|error| self.failed_or_canceled(step, error))?;
         if op.cacheable() {
             let inputs_digest = op.inputs_digest(inputs).await.map_err(Stop::Failed)?;
             self.commit(step, inputs_digest, &own, took).map_err(Stop::Failed)?;
         }
         context.reporter.report(Event::Completed { vertex: context.vertex, at: SystemTime::now() });
         Ok((op.stack(inputs.parent.as_ref(), own), Outcome::Executed(took)))
+    }
+
+    /// Reports why the step is executed, while it is.
+    fn explain(&self, step: Step) -> Option<JoinHandle<()>> {
+        let explanation: Explanation = self.observer.as_ref()?.missed(step)?;
+        let (vertex, reporter) = (self.contexts[step].vertex, self.contexts[step].reporter.clone());
+        Some(tokio::task::spawn_blocking(move || {
+            if let Some(miss) = explanation() {
+                reporter.report(Event::Missed { vertex, miss });
+            }
+        }))
     }
 
     async fn permit(&self, step: Step) -> Result<Option<SemaphorePermit<'_>>, Stop> {

@@ -172,6 +172,7 @@ async fn build(cache: &Arc<MemoryCache>, fakes: &[Fake], options: SolveOptions) 
         cache: cache.clone(),
         options,
         reporter: Reporter::silent(),
+        observer: None,
         cancel: CancellationToken::new(),
     };
     let result = solver.solve(plan, ops, Arc::new(|_, _| {})).await;

@@ -52,10 +52,16 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Reads a blob again and compares its digest (`fsck`).
+    /// Reads a blob again and compares its digest (`fsck`). It is not kept by a lease.
     pub fn verify_blob(&self, digest: &Digest) -> Result<()> {
-        let file = self.open_blob(digest)?;
-        verify(*digest, digest_of(file).at("read", self.blob_path(digest))?.0)
+        let path = self.blob_path(digest);
+        let file = optional(File::open(&path)).at("open", &path)?.ok_or(StoreError::NoBlob(*digest))?;
+        verify(*digest, digest_of(file).at("read", &path)?.0)
+    }
+
+    /// Whether a blob is here and whole at this moment.
+    pub(crate) fn verified_now(&self, digest: &Digest) -> bool {
+        self.verify_blob(digest).is_ok()
     }
 
     /// Starts a new blob, which is hashed while it is written.
@@ -70,6 +76,10 @@ impl Store {
 
     /// Puts a blob that is in memory. Nothing is written if it is here already.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<(Digest, u64)> {
+        self.with_room(|| self.put_blob_once(bytes))
+    }
+
+    fn put_blob_once(&self, bytes: &[u8]) -> Result<(Digest, u64)> {
         let digest = Digest::of(bytes);
         let size = bytes.len() as u64;
         if self.blob_size(&digest)? == Some(size) {
@@ -93,9 +103,13 @@ pub struct BlobWriter {
 
 impl BlobWriter {
     fn new(store: Store, hasher: Option<sha2::Sha256>) -> Result<Self> {
-        let path = store.inner.session.new_path("b")?;
-        let file =
-            OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path).at("create", &path)?;
+        store.keep_free(0);
+        let (path, file) = store.with_room(|| {
+            let path = store.inner.session.new_path("b")?;
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
+            let file = file.at("create", &path)?;
+            Ok((path, file))
+        })?;
         Ok(Self { store, path, file: BufWriter::with_capacity(BUFFER, file), hasher, written: 0 })
     }
 
@@ -115,7 +129,7 @@ impl BlobWriter {
         let digest = match self.hasher.take() {
             Some(hasher) => Digest::from_bytes(hasher.finalize().into()),
             None => {
-                self.file.flush().at("write", &self.path)?;
+                self.flush().at("write", &self.path)?;
                 let file = File::open(&self.path).at("open", &self.path)?;
                 digest_of(file).at("read", &self.path)?.0
             }
@@ -142,20 +156,27 @@ impl BlobWriter {
     }
 
     fn place(mut self, digest: Digest) -> Result<(Digest, u64)> {
-        self.file.flush().at("write", &self.path)?;
-        let target = self.store.blob_path(&digest);
-        let _gate = self.store.protect(&[digest])?;
-        // A blob that is here already is replaced by the same bytes: so one that was cut short by a power loss is
-        // healed by whoever makes it again.
-        fs::rename(&self.path, &target).at("put in place", &target)?;
+        let (store, target) = (self.store.clone(), self.store.blob_path(&digest));
+        store.with_room(|| {
+            self.file.flush().at("write", &self.path)?;
+            let _gate = store.protect(&[digest])?;
+            // A blob that is here already is replaced by the same bytes: so one that was cut short by a power loss is
+            // healed by whoever makes it again.
+            fs::rename(&self.path, &target).at("put in place", &target)
+        })?;
         self.path = PathBuf::new();
+        self.store.inner.gc.add_placed(self.written);
         Ok((digest, self.written))
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buf)?;
+        // What the buffer holds stays there if it cannot be written: so writing can be tried again.
+        let n = match self.file.write(buf) {
+            Err(e) if self.store.makes_room_after(&e) => self.file.write(buf)?,
+            written => written?,
+        };
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&buf[..n]);
         }
@@ -164,7 +185,10 @@ impl Write for BlobWriter {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        match self.file.flush() {
+            Err(e) if self.store.makes_room_after(&e) => self.file.flush(),
+            flushed => flushed,
+        }
     }
 }
 

@@ -95,23 +95,24 @@ impl Store {
         Ok(found)
     }
 
-    /// Moves a cache mount away unless somebody uses it or it was used at or after `since`; whether it did (or, in a dry
-    /// run, would).
-    pub(crate) fn prune_cache_mount(&self, data: &Path, since: Option<i64>, dry_run: bool) -> Result<bool> {
+    /// When a cache mount was last used, seconds since 1970, and whether nobody uses it now.
+    pub(crate) fn cache_mount_state(&self, data: &Path) -> Result<(i64, bool)> {
         let lock = lock_of(data);
         let used = optional(fs::symlink_metadata(&lock)).at("examine", &lock)?.map_or(0, |meta| meta.mtime());
-        if since.is_some_and(|since| used >= since) {
-            return Ok(false);
-        }
+        let held = lock_path(&lock, FlockOperation::NonBlockingLockExclusive).at("lock", &lock)?;
+        Ok((used, held.is_some()))
+    }
+
+    /// Moves a cache mount away unless somebody uses it; whether it did.
+    pub(crate) fn remove_cache_mount(&self, data: &Path) -> Result<bool> {
+        let lock = lock_of(data);
         let held = lock_path(&lock, FlockOperation::NonBlockingLockExclusive).at("lock", &lock)?;
         if held.is_none() {
             return Ok(false);
         }
-        if !dry_run {
-            to_trash(self.root(), data)?;
-            // While it is still locked: see `lock_path`.
-            optional(fs::remove_file(&lock)).at("remove", &lock)?;
-        }
+        to_trash(self.root(), data)?;
+        // While it is still locked: see `lock_path`.
+        optional(fs::remove_file(&lock)).at("remove", &lock)?;
         Ok(true)
     }
 }

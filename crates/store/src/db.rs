@@ -139,7 +139,10 @@ impl Db {
         }
         let mut open = self.attach()?;
         let layers = self.snapshots().map_err(Failure::Other)?;
-        create(&mut open.connection, &layers).map_err(|e| self.classify(e, open.file))?;
+        let blobs =
+            fs::read_dir(self.root.join("blobs/sha256")).is_ok_and(|mut blobs| blobs.next().is_some());
+        let empty = layers.is_empty() && !blobs;
+        create(&mut open.connection, &layers, empty).map_err(|e| self.classify(e, open.file))?;
         if let Some(warnings) = warnings
             && !layers.is_empty()
         {
@@ -231,7 +234,7 @@ impl Db {
     }
 }
 
-fn create(connection: &mut Connection, layers: &[(Digest, i64)]) -> rusqlite::Result<()> {
+fn create(connection: &mut Connection, layers: &[(Digest, i64)], empty: bool) -> rusqlite::Result<()> {
     let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute_batch(SCHEMA)?;
@@ -240,6 +243,11 @@ fn create(connection: &mut Connection, layers: &[(Digest, i64)]) -> rusqlite::Re
             "INSERT INTO layers (id, kind, created, created_nanos, last_used, bytes) VALUES (?1, 0, ?2, 0, ?3, 0)",
             params![id.as_bytes(), created, now()],
         )?;
+    }
+    if empty {
+        // Known without measuring it.
+        tx.execute_batch(crate::gc::TABLE)?;
+        tx.execute("INSERT INTO sizes (name, bytes) VALUES ('measured', 0)", [])?;
     }
     tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     tx.commit()

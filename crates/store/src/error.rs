@@ -104,6 +104,14 @@ pub enum StoreError {
         /// How many distinct images have it.
         count: usize,
     },
+    /// A filter of du or prune is not understood.
+    #[error("filter `{filter}`: {reason}")]
+    BadFilter {
+        /// As it was given.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Waiting for a lock was given up because the caller was cancelled.
     #[error("cancelled while waiting for another rbuild")]
     Cancelled,

@@ -6,7 +6,7 @@ use crate::fsutil::{optional, replace_file};
 use rbuild_oci::Digest;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a URL gave the last time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,21 +89,12 @@ impl Store {
         self.root().join("http").join(Digest::of(url).hex())
     }
 
-    /// Moves repositories that nobody works in, and what is known of URLs, to the trash.
-    pub(crate) fn prune_fetched(&self) -> Result<()> {
-        for name in ["http", "git"] {
-            let dir = self.root().join(name);
-            for entry in fs::read_dir(&dir).at("list", &dir)? {
-                let path = entry.at("list", &dir)?.path();
-                let Some(key) = crate::layer::snapshot_id(&path) else { continue };
-                if name == "http" {
-                    optional(fs::remove_file(&path)).at("remove", &path)?;
-                } else if let Some(_lock) = self.try_lock_key(&key)? {
-                    crate::ingest::to_trash(self.root(), &path)?;
-                }
-            }
-        }
-        Ok(())
+    /// Moves a repository to the trash unless somebody works in it; whether it did.
+    pub(crate) fn remove_git_dir(&self, path: &Path) -> Result<bool> {
+        let Some(key) = crate::layer::snapshot_id(path) else { return Ok(false) };
+        let Some(_lock) = self.try_lock_key(&key)? else { return Ok(false) };
+        crate::ingest::to_trash(self.root(), path)?;
+        Ok(true)
     }
 }
 

@@ -119,23 +119,3 @@ fn open_up(top: &Path) -> io::Result<()> {
     }
     Ok(())
 }
-
-/// Bytes that everything at and below `path` takes on disk. What vanishes meanwhile is not counted.
-pub(crate) fn disk_bytes(path: &Path) -> u64 {
-    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    let mut total = meta.blocks() * 512;
-    if meta.is_dir() {
-        let mut pending = vec![path.to_owned()];
-        while let Some(dir) = pending.pop() {
-            let Ok(entries) = fs::read_dir(&dir) else { continue };
-            for entry in entries.flatten() {
-                let Ok(meta) = entry.metadata() else { continue };
-                total += meta.blocks() * 512;
-                if meta.is_dir() {
-                    pending.push(entry.path());
-                }
-            }
-        }
-    }
-    total
-}

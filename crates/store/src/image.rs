@@ -70,6 +70,10 @@ impl Store {
 
     /// [`Store::tag`] with several names, in one change.
     pub fn tag_all(&self, names: &[Reference], descriptor: &Descriptor) -> Result<()> {
+        self.with_room(|| self.tag_all_once(names, descriptor))
+    }
+
+    fn tag_all_once(&self, names: &[Reference], descriptor: &Descriptor) -> Result<()> {
         let _gate = self.protect(&[descriptor.digest])?;
         if !self.blob_path(&descriptor.digest).exists() {
             return Err(StoreError::NoBlob(descriptor.digest));
@@ -137,6 +141,25 @@ impl Store {
             index.write(&self.inner.session)?;
         }
         Ok(removed)
+    }
+
+    /// Removes these entries, compared as a whole.
+    pub(crate) fn remove_index_entries(&self, gone: &[Value]) -> Result<()> {
+        let mut index = Index::lock(self.root())?;
+        index.retain(|entry| !gone.contains(entry));
+        index.write(&self.inner.session)
+    }
+
+    /// Puts `index.json.previous` in the place of an `index.json` that is gone, or else an empty one; whether there was a
+    /// previous one.
+    pub(crate) fn restore_index_json(&self) -> Result<bool> {
+        let (path, previous) = (self.root().join("index.json"), self.root().join("index.json.previous"));
+        let lock = self.root().join("locks/index.json");
+        let _lock = lock_path(&lock, FlockOperation::LockExclusive).at("lock", &lock)?;
+        let restored = Index::read_from(&previous).is_ok_and(|index| !index.entries().is_empty());
+        let index = if restored { Index::read_from(&previous)? } else { Index::read_from(&path)? };
+        Index { path, ..index }.write(&self.inner.session)?;
+        Ok(restored)
     }
 
     /// All images, in the order of `index.json`. Entries of other tools that are not understood (another digest
@@ -214,7 +237,11 @@ pub(crate) struct Index {
 impl Index {
     /// Reads it; a missing one is empty.
     pub(crate) fn read(root: &Path) -> Result<Self> {
-        let path = root.join("index.json");
+        Self::read_from(&root.join("index.json"))
+    }
+
+    fn read_from(path: &Path) -> Result<Self> {
+        let path = path.to_owned();
         let damaged = |reason: String| StoreError::Damaged { path: path.clone(), reason };
         let mut bytes = Vec::new();
         if let Some(file) = optional(File::open(&path)).at("open", &path)? {
@@ -315,7 +342,7 @@ impl Index {
     }
 }
 
-fn name_of(entry: &Value) -> Option<&str> {
+pub(crate) fn name_of(entry: &Value) -> Option<&str> {
     entry.get("annotations")?.get(REF_NAME)?.as_str()
 }
 

@@ -4,12 +4,14 @@ use crate::db::{digest, first, optional_digest, run};
 use crate::error::{IoContext, Result};
 use crate::fsutil::{make_dir, optional, remove_tree};
 use crate::ingest::{empty_trash, to_trash};
+use crate::sum::Sum;
 use crate::{Store, StoreError, locked};
 use rbuild_oci::Digest;
 use rusqlite::{Connection, Row, params};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Names a layer: the key it was made under, or the diff ID of a pulled one.
 pub type LayerId = Digest;
@@ -117,6 +119,11 @@ impl Drop for LayerIngest {
 impl Store {
     /// Makes an empty upper and a work directory for a new layer.
     pub fn new_layer_dir(&self) -> Result<LayerIngest> {
+        self.keep_free(0);
+        self.with_room(|| self.make_layer_dir())
+    }
+
+    fn make_layer_dir(&self) -> Result<LayerIngest> {
         let dir = self.inner.session.new_path("l")?;
         let ingest =
             LayerIngest { root: self.root().to_owned(), upper: dir.join("fs"), work: dir.join("work"), dir };
@@ -131,14 +138,40 @@ impl Store {
     pub fn commit_layer_dir(&self, mut ingest: LayerIngest, id: &LayerId) -> Result<PathBuf> {
         remove_tree(&ingest.work).at("remove", &ingest.work)?;
         let target = self.snapshot(id);
-        let _gate = self.protect(&[*id])?;
-        match fs::rename(&ingest.dir, &target) {
-            Ok(()) => ingest.dir = PathBuf::new(),
-            Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+        let placed = self.with_room(|| {
+            let _gate = self.protect(&[*id])?;
+            match fs::rename(&ingest.dir, &target) {
+                Ok(()) => Ok(true),
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                    ) =>
+                {
+                    Ok(false)
+                }
+                Err(e) => Err(StoreError::io("put in place", &target, e)),
             }
-            Err(e) => return Err(StoreError::io("put in place", &target, e)),
+        })?;
+        if placed {
+            ingest.dir = PathBuf::new();
+            self.measure(target.clone());
         }
         Ok(target.join("fs"))
+    }
+
+    /// Sums up a new layer beside the build. Without a thread, or if it fails, the layer has no sum: it is measured by
+    /// whoever needs its size.
+    fn measure(&self, snapshot: PathBuf) {
+        let state = Arc::clone(&self.inner.gc);
+        let measure = move || {
+            let Ok(mut sum) = Sum::measure(&snapshot) else { return };
+            state.add_placed(sum.bytes);
+            let _ = sum.write(&snapshot);
+        };
+        if let Ok(thread) = std::thread::Builder::new().name("store-measure".into()).spawn(measure) {
+            self.inner.gc.add_measuring(thread);
+        }
     }
 
     /// The directory of a layer; `None` if it is not unpacked here. Under a lease it is kept until the lease ends.

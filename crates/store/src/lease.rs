@@ -11,6 +11,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Between two attempts at the gate.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Bytes of one note in a lease's file: a raw SHA-256.
 const NOTE: usize = 32;
@@ -46,6 +50,21 @@ impl Gate {
         let file = self.open()?;
         flock_fd(&file, FlockOperation::LockExclusive).at("lock", &self.path)?;
         Ok(file)
+    }
+
+    /// [`Gate::exclusive`], given up after a while: to be called where this very thread might hold a share.
+    pub(crate) fn exclusive_within(&self, patience: Duration) -> Result<Option<File>> {
+        let file = self.open()?;
+        let end = Instant::now() + patience;
+        loop {
+            if flock_fd(&file, FlockOperation::NonBlockingLockExclusive).at("lock", &self.path)? {
+                return Ok(Some(file));
+            }
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     fn open(&self) -> Result<File> {
@@ -149,6 +168,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // Losing times of last use makes prune choose worse, nothing else.
         let _ = self.store.flush_uses();
+        let _ = self.store.flush_placed();
         let mut slot = locked(&self.store.inner.lease);
         if let Some(state) = &mut *slot {
             state.holders -= 1;

@@ -6,6 +6,7 @@
 //!                                 under locks/index.json
 //!   blobs/sha256/<hex>            content-addressed blobs
 //!   snapshots/<hex>/fs/           an unpacked layer, by layer id: an overlay upper directory
+//!   snapshots/<hex>/sum           its size, and a digest of its entries (paths, types, sizes)
 //!   snapshots/<hex>/note          what its maker wants to know again about it, if anything
 //!   ingest/<pid>-<boot>-<random>/ what one process is writing; flocked by it, cleared away once it is gone
 //!   index.db                      SQLite (WAL): cache records, layers, packed forms, resolutions
@@ -18,6 +19,7 @@
 //!   history/                      one record per build
 //!   http/<hex>                    what a URL gave the last time (JSON), by digest of the URL; the file is a blob
 //!   git/<hex>/                    a bare repository for each git remote, under the key lock of the same name
+//!   quarantine/                   damaged files that fsck put away; prune removes them
 //!   trash/                        renamed here first, deleted off the timed path
 //! ```
 //!
@@ -35,33 +37,44 @@
 //!   builds nor removes what one uses, and builds wait for prune only as long as its renames take.
 
 mod blob;
+mod budget;
 mod cache_mount;
 mod db;
 mod error;
+mod evict;
 mod fetched;
+mod filter;
+mod fsck;
 mod fsutil;
+mod gc;
 mod image;
 mod ingest;
+mod inventory;
 mod layer;
 mod lease;
 mod lock;
+mod meter;
 mod prune;
 mod record;
 mod resolution;
+mod sum;
 mod usage;
 
 pub use blob::BlobWriter;
+pub use budget::{Budget, Disk, Space};
 pub use cache_mount::{CacheMount, CacheMountSharing};
 pub use error::{Result, StoreError};
 pub use fetched::{Fetched, GitReference};
+pub use filter::Filter;
+pub use fsck::{FsckOptions, FsckReport, LayerCheck, LayerOnDisk, Problem, ProblemKind};
 pub use image::{FoundImage, Image, MatchedBy, image_name};
 pub use layer::{Layer, LayerId, LayerIngest, LayerKind, Packed};
 pub use lease::Lease;
 pub use lock::KeyLock;
-pub use prune::{PruneOptions, PruneReport, Pruned, PrunedKind};
+pub use prune::{PruneOptions, PruneReport, Pruned};
 pub use record::{Batch, Record};
 pub use resolution::Resolution;
-pub use usage::{UsageKind, UsageRow};
+pub use usage::{Usage, UsageKind, UsageRow};
 
 use error::IoContext;
 use std::collections::HashSet;
@@ -113,7 +126,12 @@ struct Inner {
     session: ingest::Session,
     /// Keys of records that were found, until they are written to the index.
     used: Mutex<HashSet<rbuild_oci::Digest>>,
+    /// Keys of records that were found without their layers.
+    lost: Mutex<HashSet<rbuild_oci::Digest>>,
     warnings: Mutex<Vec<String>>,
+    /// What builds keep to; `None` where nothing is removed unasked.
+    budget: Mutex<Option<Budget>>,
+    gc: Arc<gc::State>,
 }
 
 impl std::fmt::Debug for Store {
@@ -145,7 +163,10 @@ impl Store {
                 lease: Mutex::new(None),
                 session,
                 used: Mutex::default(),
+                lost: Mutex::default(),
                 warnings: Mutex::default(),
+                budget: Mutex::default(),
+                gc: Arc::default(),
                 root: canonical,
             }),
         };

@@ -36,6 +36,13 @@ impl Store {
         Ok(file.map(|file| KeyLock { path, _file: file }))
     }
 
+    /// Whether somebody holds the lock of `key` now.
+    pub(crate) fn is_key_locked(&self, key: &Digest) -> Result<bool> {
+        // Without a lock file nobody does; one that nobody holds is not made for the question.
+        let path = self.root().join("locks").join(key.hex());
+        Ok(path.exists() && self.try_lock_key(key)?.is_none())
+    }
+
     /// Takes the lock of `key`, waiting for whoever holds it. `cancelled` is asked before each attempt; once it says
     /// `true`, this ends with [`StoreError::Cancelled`]. Blocks the thread.
     pub fn lock_key_blocking(&self, key: &Digest, cancelled: &dyn Fn() -> bool) -> Result<KeyLock> {

@@ -1,61 +1,51 @@
 //! Removal of what is not used.
 
-use crate::db::{digest, run};
-use crate::error::{IoContext, Result};
-use crate::fsutil::{disk_bytes, lock_path, now};
-use crate::image::{Index, is_unnamed};
-use crate::ingest::{empty_trash, to_trash};
-use crate::layer::{LAYER, layer_row, snapshot_id};
+use crate::budget::Budget;
+use crate::db::run;
+use crate::error::Result;
+use crate::filter::Filter;
+use crate::fsutil::{lock_path, now};
+use crate::ingest::{clear_abandoned, empty_trash, to_trash};
+use crate::inventory::{Inventory, UnitKind};
+use crate::layer::snapshot_id;
 use crate::record::delete_record;
-use crate::{LayerId, LayerKind, MAX_DOCUMENT, Store, lease};
-use rbuild_oci::Digest;
-use rusqlite::{Transaction, TransactionBehavior, params};
+use crate::usage::UsageKind;
+use crate::{Store, StoreError, evict, lease};
+use rusqlite::{Transaction, params};
 use rustix::fs::FlockOperation;
-use serde_json::Value;
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs;
 
 /// Tombstones that are kept, the newest.
 const MAX_TOMBSTONES: i64 = 10_000;
 
 /// What to remove.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneOptions {
-    /// Also what came from registries: layers and blobs of base images that no tagged image has, and resolutions.
+    /// Also what came from elsewhere: layers and blobs of base images that no tagged image has, resolutions, downloads,
+    /// repositories.
     pub all: bool,
     /// Only what was last used before this time, seconds since 1970.
     pub unused_since: Option<i64>,
+    /// Only what all of these match.
+    pub filters: Vec<Filter>,
+    /// Only as much as is needed to keep to this; everything if there is none.
+    pub budget: Option<Budget>,
     /// Only report what would be removed.
     pub dry_run: bool,
-}
-
-/// What kind of object was removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrunedKind {
-    /// The entry of an image that was built without a name.
-    Image,
-    /// A cache record.
-    Record,
-    /// An unpacked layer.
-    Layer,
-    /// A blob.
-    Blob,
-    /// A directory of RUN --mount=type=cache.
-    CacheMount,
 }
 
 /// An object that was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pruned {
     /// What it was.
-    pub kind: PrunedKind,
-    /// Key, layer id, digest, or the hash of a cache mount's id.
-    pub id: Digest,
+    pub kind: UsageKind,
+    /// Key, layer id, digest, or the hash of a cache mount's id or of a URL.
+    pub id: String,
     /// What it took on disk; 0 for records.
     pub bytes: u64,
+    /// The step that made it, or where it came from; empty if that is unknown.
+    pub description: String,
 }
 
 /// What was removed.
@@ -67,143 +57,107 @@ pub struct PruneReport {
     pub bytes: u64,
 }
 
-/// What stays.
-#[derive(Default)]
-struct Kept {
-    records: HashSet<Digest>,
-    layers: HashSet<LayerId>,
-    blobs: HashSet<Digest>,
-}
-
 impl Store {
-    /// Removes images without a name from `index.json`, cache records, then the layers and packed forms that no remaining record has, then the blobs that no
-    /// entry of `index.json`, remaining packed form or resolution leads to, cache mounts, and what killed processes left.
+    /// Removes what the options want, as far as nothing else needs it: images without a name, cache records with the layers and packed forms that
+    /// no remaining record has, blobs that nothing leads to, cache mounts, and what killed processes left. Under a budget
+    /// the least worth goes first.
     ///
     /// What running builds use stays, in whatever process (see the rules in the crate's documentation); builds that go
     /// on meanwhile wait at most for the renames.
     pub fn prune(&self, options: &PruneOptions) -> Result<PruneReport> {
         self.flush_uses()?;
+        self.inner.gc.settle();
         let gate = self.inner.gate.exclusive()?;
-        let in_use = lease::notes_of_running(self.root())?;
-        let mut kept = Kept::default();
-        // Before anything is removed: a damaged index.json must not look like one without images.
-        let mut removed = self.prune_images(options, &in_use, &mut kept)?;
-        kept.blobs.extend(&in_use);
-        removed.extend(self.prune_rows(options, &in_use, &mut kept)?);
-        let files = self.unkept_files(options, &kept)?;
-        for (kind, id, path) in &files {
-            removed.push(Pruned { kind: *kind, id: *id, bytes: disk_bytes(path) });
-        }
-        for (id, path) in self.cache_mounts()? {
-            let bytes = disk_bytes(&path);
-            if self.prune_cache_mount(&path, options.unused_since, options.dry_run)? {
-                removed.push(Pruned { kind: PrunedKind::CacheMount, id, bytes });
-            }
-        }
+        let inventory = self.inventory(lease::notes_of_running(self.root())?, false)?;
+        let target = match &options.budget {
+            None => Some(0),
+            Some(budget) => budget.target(inventory.cache_bytes(), self.disk()?),
+        };
+        let wanted = |inventory: &Inventory, unit: usize| options.wants(inventory, unit);
+        let chosen = target.map_or_else(Vec::new, |target| choose(&inventory, wanted, target).0);
+        let report = self.remove(&inventory, &chosen, options.dry_run, false)?;
         if !options.dry_run {
-            for (_, _, path) in &files {
-                to_trash(self.root(), path)?;
+            if options.all && options.is_unconditional() {
+                self.forget_sources()?;
             }
-            if options.all && options.unused_since.is_none() {
-                self.prune_fetched()?;
-            }
-            self.remove_stale_locks();
+            self.note_measured(inventory.cache_bytes() - report.bytes)?;
+            self.remove_leftovers();
             drop(gate);
-            crate::ingest::clear_abandoned(self.root())?;
+            clear_abandoned(self.root())?;
             empty_trash(&self.root().join("trash"));
         }
-        let bytes = removed.iter().map(|object| object.bytes).sum();
-        Ok(PruneReport { removed, bytes })
+        Ok(report)
     }
 
-    /// Removes the entries of images that were built without a name; what the others lead to is kept.
-    fn prune_images(
+    /// Removes these units: their rows, then what only they hold. With `files_first` the rows go last, and it is no error
+    /// if they cannot be deleted: a full disk may not have room for that, and a row without its files is never returned.
+    pub(crate) fn remove(
         &self,
-        options: &PruneOptions,
-        in_use: &HashSet<Digest>,
-        kept: &mut Kept,
-    ) -> Result<Vec<Pruned>> {
-        let mut index = Index::lock(self.root())?;
-        let gone = |entry: &Value| {
-            let id = digest_of(entry).filter(|_| is_unnamed(entry));
-            id.filter(|id| !in_use.contains(id) && !is_recent(&self.blob_path(id), options))
-        };
-        let removed: Vec<Digest> = index.entries().iter().filter_map(gone).collect();
-        if index.retain(|entry| gone(entry).is_none()) && !options.dry_run {
-            index.write(&self.inner.session)?;
+        inventory: &Inventory,
+        chosen: &[usize],
+        dry_run: bool,
+        files_first: bool,
+    ) -> Result<PruneReport> {
+        let gone: HashSet<usize> = chosen.iter().copied().collect();
+        let delete_rows = || self.change(|tx| delete_rows(tx, inventory, chosen));
+        if !dry_run && !files_first && !chosen.is_empty() {
+            delete_rows()?;
         }
-        self.keep_reachable(index.entries().iter().filter_map(digest_of), &mut kept.blobs);
-        Ok(removed.into_iter().map(|id| Pruned { kind: PrunedKind::Image, id, bytes: 0 }).collect())
-    }
-
-    /// Deletes rows in one transaction and completes `kept`.
-    fn prune_rows(
-        &self,
-        options: &PruneOptions,
-        in_use: &HashSet<Digest>,
-        kept: &mut Kept,
-    ) -> Result<Vec<Pruned>> {
-        let of_images = std::mem::take(&mut kept.blobs);
-        let (removed, found, manifests) = self.query(|db| {
-            let mut found = Kept::default();
-            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let removed = prune_records(&tx, options, in_use, &mut found)?;
-            prune_layers(&tx, options, in_use, &mut found)?;
-            let manifests = prune_resolutions(&tx, options, in_use)?;
-            if options.dry_run {
-                tx.rollback()?;
-            } else {
-                tx.commit()?;
+        let mut report = PruneReport::default();
+        let mut seen = HashSet::new();
+        for &index in chosen {
+            let unit = &inventory.units[index];
+            let entry = |kind, id: &str, bytes| Pruned {
+                kind,
+                id: id.to_owned(),
+                bytes,
+                description: unit.description.clone(),
+            };
+            if let Some(image) = &unit.entry {
+                if !dry_run {
+                    self.remove_index_entries(std::slice::from_ref(image))?;
+                }
+                report.removed.push(entry(UsageKind::Image, &unit.id, 0));
             }
-            Ok((removed, found, manifests))
-        })?;
-        *kept = found;
-        kept.blobs.extend(of_images);
-        self.keep_reachable(manifests, &mut kept.blobs);
-        Ok(removed)
-    }
-
-    /// Adds these manifests or indexes, and all that they lead to, as far as it is here.
-    fn keep_reachable(&self, roots: impl IntoIterator<Item = Digest>, kept: &mut HashSet<Digest>) {
-        let mut pending: Vec<Digest> = roots.into_iter().collect();
-        let mut visited = HashSet::new();
-        while let Some(next) = pending.pop() {
-            if !visited.insert(next) {
-                continue;
-            }
-            kept.insert(next);
-            let Some(document) = read_document(&self.blob_path(&next)) else { continue };
-            let lists = ["layers", "blobs"].iter().filter_map(|name| document[*name].as_array());
-            kept.extend(lists.flatten().chain([&document["config"]]).filter_map(digest_of));
-            pending.extend(document["manifests"].as_array().into_iter().flatten().filter_map(digest_of));
-            pending.extend(digest_of(&document["subject"]));
-        }
-    }
-
-    fn unkept_files(
-        &self,
-        options: &PruneOptions,
-        kept: &Kept,
-    ) -> Result<Vec<(PrunedKind, Digest, PathBuf)>> {
-        let mut files = Vec::new();
-        let places =
-            [("snapshots", PrunedKind::Layer, &kept.layers), ("blobs/sha256", PrunedKind::Blob, &kept.blobs)];
-        for (name, kind, keep) in places {
-            let dir = self.root().join(name);
-            for entry in fs::read_dir(&dir).at("list", &dir)? {
-                let path = entry.at("list", &dir)?.path();
-                // Names of another form are not ours.
-                let Some(id) = snapshot_id(&path) else { continue };
-                if !keep.contains(&id) && !is_recent(&path, options) {
-                    files.push((kind, id, path));
+            report
+                .removed
+                .extend(unit.records.iter().map(|key| entry(UsageKind::Record, &key.to_string(), 0)));
+            for &object in &unit.objects {
+                if !inventory.is_freed(object, &gone) || !seen.insert(object) {
+                    continue;
+                }
+                let object = &inventory.objects[object];
+                let removed = dry_run
+                    || match object.kind {
+                        UsageKind::CacheMount => self.remove_cache_mount(&object.path)?,
+                        UsageKind::Git => self.remove_git_dir(&object.path)?,
+                        _ => to_trash(self.root(), &object.path)?.is_some(),
+                    };
+                if removed {
+                    report.bytes += object.bytes;
+                    report.removed.push(entry(object.kind, &object.id, object.bytes));
                 }
             }
         }
-        Ok(files)
+        if files_first && !chosen.is_empty() {
+            empty_trash(&self.root().join("trash"));
+            match delete_rows() {
+                Ok(()) | Err(StoreError::NoSpace { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(report)
     }
 
-    /// Removes lock files that a killed process left, and damaged indexes that were moved aside.
-    fn remove_stale_locks(&self) {
+    /// Forgets which registries have blobs, when nothing pulled is left.
+    fn forget_sources(&self) -> Result<()> {
+        let sql = "DELETE FROM blob_sources WHERE NOT EXISTS (SELECT 1 FROM resolutions)
+            AND NOT EXISTS (SELECT 1 FROM layers WHERE kind = 1)";
+        self.change(|tx| run(tx, sql, []).map(drop))
+    }
+
+    /// Removes lock files that a killed process left, damaged indexes that were moved aside, and what fsck put away.
+    fn remove_leftovers(&self) {
         for entry in fs::read_dir(self.root().join("locks")).into_iter().flatten().flatten() {
             let path = entry.path();
             if snapshot_id(&path).is_some()
@@ -217,125 +171,91 @@ impl Store {
                 let _ = fs::remove_file(entry.path());
             }
         }
+        for entry in fs::read_dir(self.root().join("quarantine")).into_iter().flatten().flatten() {
+            let _ = to_trash(self.root(), &entry.path());
+        }
     }
 }
 
-fn prune_records(
-    tx: &Transaction<'_>,
-    options: &PruneOptions,
-    in_use: &HashSet<Digest>,
-    kept: &mut Kept,
-) -> rusqlite::Result<Vec<Pruned>> {
-    let mut removed = Vec::new();
-    let mut statement = tx.prepare("SELECT key, last_used, layer, chain FROM records")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let key = digest(row, 0)?;
-        if in_use.contains(&key) || is_since(options, row.get(1)?) {
-            kept.records.insert(key);
-            kept.layers.extend(crate::db::optional_digest(row, 2)?);
-            let chain: Vec<u8> = row.get(3)?;
-            let ids = chain.chunks_exact(32).filter_map(|id| <[u8; 32]>::try_from(id).ok());
-            kept.layers.extend(ids.map(Digest::from_bytes));
-        } else {
-            removed.push(Pruned { kind: PrunedKind::Record, id: key, bytes: 0 });
+impl PruneOptions {
+    fn is_unconditional(&self) -> bool {
+        self.unused_since.is_none() && self.filters.is_empty() && self.budget.is_none()
+    }
+
+    fn wants(&self, inventory: &Inventory, index: usize) -> bool {
+        let unit = &inventory.units[index];
+        if unit.is_fetched() && !self.all {
+            return false;
+        }
+        if self.unused_since.is_some_and(|limit| unit.last_used >= limit) {
+            return false;
+        }
+        self.filters.is_empty() || {
+            let facts = inventory.facts(index);
+            self.filters.iter().all(|filter| filter.matches(&facts))
         }
     }
+}
+
+/// The units that are to go so that at most `target` bytes of cache remain, in the order of their removal; and what
+/// remains then.
+pub(crate) fn choose(
+    inventory: &Inventory,
+    wanted: impl Fn(&Inventory, usize) -> bool,
+    target: u64,
+) -> (Vec<usize>, u64) {
+    let mut left = inventory.cache_bytes();
+    let order = evict::order(&inventory.candidates(wanted));
+    let mut gone = HashSet::new();
+    let mut chosen = Vec::new();
+    for unit in order {
+        if left <= target && target > 0 {
+            break;
+        }
+        gone.insert(unit);
+        chosen.push(unit);
+        for &object in &inventory.units[unit].objects {
+            if inventory.is_freed(object, &gone) {
+                left = left.saturating_sub(inventory.objects[object].bytes);
+            }
+        }
+    }
+    (chosen, left)
+}
+
+fn delete_rows(tx: &Transaction<'_>, inventory: &Inventory, chosen: &[usize]) -> rusqlite::Result<()> {
     let now = now();
-    for record in &removed {
-        delete_record(tx, &record.id, now)?;
+    for &index in chosen {
+        let unit = &inventory.units[index];
+        for key in &unit.records {
+            delete_record(tx, key, now)?;
+        }
+        if let Some(layer) = &unit.layer {
+            run(tx, "DELETE FROM layers WHERE id = ?1", [layer.as_bytes()])?;
+            run(tx, "DELETE FROM packed WHERE layer = ?1", [layer.as_bytes()])?;
+        }
+        if let Some((reference, platform)) = &unit.resolution {
+            let sql = "DELETE FROM resolutions WHERE reference = ?1 AND platform = ?2";
+            run(tx, sql, params![reference, platform])?;
+        }
+        // What stood on it was used when its parents were needed last, as far as anybody knows.
+        for parent in unit.parents.iter().filter_map(|parent| inventory.units[*parent].layer) {
+            let sql = "UPDATE layers SET last_used = max(last_used, ?2) WHERE id = ?1";
+            run(tx, sql, params![parent.as_bytes(), unit.last_used])?;
+        }
     }
     run(
         tx,
         "DELETE FROM tombstones WHERE key NOT IN (SELECT key FROM tombstones ORDER BY evicted DESC LIMIT ?1)",
         params![MAX_TOMBSTONES],
-    )?;
-    Ok(removed)
+    )
+    .map(drop)
 }
 
-/// Deletes the rows of layers that nothing keeps, with their packed forms; what remains keeps its blobs.
-fn prune_layers(
-    tx: &Transaction<'_>,
-    options: &PruneOptions,
-    in_use: &HashSet<Digest>,
-    kept: &mut Kept,
-) -> rusqlite::Result<()> {
-    kept.layers.extend(in_use);
-    let mut statement = tx.prepare(&format!("SELECT {LAYER}, last_used FROM layers"))?;
-    let mut rows = statement.query([])?;
-    let mut gone = Vec::new();
-    while let Some(row) = rows.next()? {
-        let layer = layer_row(row)?;
-        let base = layer.kind == LayerKind::Pulled && !options.all;
-        if base || kept.layers.contains(&layer.id) || is_since(options, row.get(6)?) {
-            kept.layers.insert(layer.id);
-        } else {
-            gone.push(layer.id);
-        }
+impl Inventory {
+    /// Whether nothing leads to it, and it was put there at or after `since`.
+    pub(crate) fn is_settling(&self, unit: usize, since: i64) -> bool {
+        let unit = &self.units[unit];
+        unit.kind() == UnitKind::Orphan && unit.last_used >= since
     }
-    for id in gone {
-        run(tx, "DELETE FROM layers WHERE id = ?1", [id.as_bytes()])?;
-    }
-    let mut statement = tx.prepare("SELECT DISTINCT layer, blob FROM packed")?;
-    let rows = statement.query_map([], |row| Ok((digest(row, 0)?, digest(row, 1)?)))?;
-    for (layer, blob) in rows.collect::<rusqlite::Result<Vec<_>>>()? {
-        if kept.layers.contains(&layer) {
-            kept.blobs.insert(blob);
-        } else {
-            run(tx, "DELETE FROM packed WHERE layer = ?1", [layer.as_bytes()])?;
-        }
-    }
-    Ok(())
-}
-
-/// Deletes resolutions if asked to; returns the manifests of those that remain.
-fn prune_resolutions(
-    tx: &Transaction<'_>,
-    options: &PruneOptions,
-    in_use: &HashSet<Digest>,
-) -> rusqlite::Result<Vec<Digest>> {
-    let mut manifests = Vec::new();
-    let mut gone = Vec::new();
-    let mut statement = tx.prepare("SELECT reference, platform, descriptor, resolved FROM resolutions")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let descriptor: Value = serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default();
-        match digest_of(&descriptor) {
-            Some(id) if !options.all || in_use.contains(&id) || is_since(options, row.get(3)?) => {
-                manifests.push(id);
-            }
-            _ => gone.push((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
-        }
-    }
-    for (reference, platform) in &gone {
-        run(
-            tx,
-            "DELETE FROM resolutions WHERE reference = ?1 AND platform = ?2",
-            params![reference, platform],
-        )?;
-    }
-    if options.all && manifests.is_empty() && options.unused_since.is_none() && in_use.is_empty() {
-        run(tx, "DELETE FROM blob_sources", [])?;
-    }
-    Ok(manifests)
-}
-
-/// Whether the options spare what was used at this time.
-fn is_since(options: &PruneOptions, used: i64) -> bool {
-    options.unused_since.is_some_and(|limit| used >= limit)
-}
-
-fn is_recent(path: &Path, options: &PruneOptions) -> bool {
-    options.unused_since.is_some()
-        && fs::symlink_metadata(path).is_ok_and(|meta| is_since(options, meta.ctime()))
-}
-
-fn digest_of(descriptor: &Value) -> Option<Digest> {
-    descriptor.get("digest")?.as_str()?.parse().ok()
-}
-
-fn read_document(path: &Path) -> Option<Value> {
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_DOCUMENT).read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes).ok()
 }

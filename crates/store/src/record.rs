@@ -81,6 +81,10 @@ const RECORD: &str =
 impl Store {
     /// Writes rows in one transaction. The files they name must be in place.
     pub fn write(&self, batch: &Batch) -> Result<()> {
+        self.with_room(|| self.write_once(batch))
+    }
+
+    fn write_once(&self, batch: &Batch) -> Result<()> {
         let used = batch.layers.iter().map(|layer| layer.id);
         let used = used.chain(batch.packed.iter().map(|packed| packed.blob));
         let used: Vec<Digest> = used.chain(batch.records.iter().map(|(record, _)| record.key)).collect();
@@ -195,6 +199,11 @@ impl Store {
         self.query(|db| first(db, sql, [key.as_bytes()], |row| row.get(0)))
     }
 
+    /// Whether this handle found a record of this key whose layers were gone, and dropped it.
+    pub fn lost(&self, key: &Digest) -> bool {
+        locked(&self.inner.lost).contains(key)
+    }
+
     /// Sets the time of last use of these records to now, in one transaction. Records that were found by this handle
     /// need not be named: see [`Store::flush_uses`].
     pub fn touch(&self, keys: &[Digest]) -> Result<()> {
@@ -242,6 +251,7 @@ impl Store {
         if keys.is_empty() {
             return Ok(());
         }
+        locked(&self.inner.lost).extend(keys);
         let now = now();
         self.change(|tx| keys.iter().try_for_each(|key| delete_record(tx, key, now)))
     }

@@ -13,8 +13,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// PATH of an image that sets none.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The same for Windows, on an empty root only: its images leave PATH to the system.
+const WINDOWS_PATH: &str = "c:\\Windows\\System32;c:\\Windows";
 /// Comment of history entries.
 const COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// The operating system that can be built for, but not run.
+const WINDOWS: &str = "windows";
 
 /// A root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +122,8 @@ impl State {
             variant: platform.variant.clone(),
             ..ImageConfig::default()
         };
-        config.config.env = Some(vec![format!("PATH={DEFAULT_PATH}")]);
+        let path = if platform.os == WINDOWS { WINDOWS_PATH } else { DEFAULT_PATH };
+        config.config.env = Some(vec![format!("PATH={path}")]);
         config.config.working_dir = Some("/".into());
         if let Some(version) = &platform.os_version {
             config.other.insert("os.version".into(), version.as_str().into());
@@ -134,7 +140,7 @@ impl State {
 
     /// What every stage does before its first instruction.
     pub(super) fn begin(&mut self, network: NetworkMode) {
-        if !config_env(&self.config).any(|(name, _)| name == "PATH") {
+        if self.platform.os != WINDOWS && !config_env(&self.config).any(|(name, _)| name == "PATH") {
             self.config.config.env.get_or_insert_default().push(format!("PATH={DEFAULT_PATH}"));
             self.places = None;
         }
@@ -199,6 +205,7 @@ impl State {
     pub(super) fn with_shell(&self, text: &str) -> Vec<String> {
         let mut argv = match &self.config.config.shell {
             Some(shell) if !shell.is_empty() => shell.clone(),
+            _ if self.config.os == WINDOWS => vec!["cmd".into(), "/S".into(), "/C".into()],
             _ => vec!["/bin/sh".into(), "-c".into()],
         };
         argv.push(text.to_owned());

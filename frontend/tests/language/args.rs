@@ -170,7 +170,7 @@ fn platform_arguments() {
     assert_eq!(build_with("FROM scratch\nARG TARGETARCH\nLABEL l=$TARGETARCH\n", &given).label("l"), "mine");
 }
 
-/// a number; what fetched sources give is tested with the command.
+/// a number, or a stage that cannot give the time. What fetched sources give is tested with the command.
 #[test]
 fn source_date_epoch() {
     let epoch =
@@ -184,6 +184,24 @@ fn source_date_epoch() {
     assert_eq!(epoch("FROM scratch\n", &with_args(&[("SOURCE_DATE_EPOCH", "34")])), Some(34));
     assert_eq!(epoch("FROM scratch\nARG SOURCE_DATE_EPOCH=12\n", &options()), None, "not in a stage");
     assert_eq!(epoch("ARG N=7\nARG SOURCE_DATE_EPOCH=1$N\nFROM scratch\n", &options()), Some(17));
+    for (lines, message) in [
+        ("FROM debian AS src\nADD https://h/a /", "must use FROM scratch"),
+        ("FROM scratch AS src", "must contain exactly one remote ADD"),
+        ("FROM scratch AS src\nADD https://h/a /\nADD https://h/b /", "must contain exactly one remote ADD"),
+        ("FROM scratch AS src\nADD https://h/a https://h/b /", "must contain exactly one remote ADD source"),
+        ("FROM scratch AS src\nADD local /", "source must be a single HTTP(S) or Git ADD"),
+        (
+            "FROM scratch AS src\nCOPY a /",
+            "does not meet source-only requirements: unsupported COPY instruction",
+        ),
+    ] {
+        let text = format!("ARG SOURCE_DATE_EPOCH=SRC\n{lines}\nFROM scratch\n");
+        assert_eq!(refused(&text), format!("SOURCE_DATE_EPOCH stage {message}"), "{lines}");
+    }
+    let text =
+        "ARG SOURCE_DATE_EPOCH=src U=h\nFROM scratch AS src\nARG F=a\nADD https://$U/$F /\nFROM scratch\n";
+    assert_eq!(epoch(text, &options()), None, "what has no time leaves it unset");
+    assert_eq!(epoch(text, &LowerOptions { epoch: Some(99), ..options() }), Some(99));
     assert_eq!(refused("ARG SOURCE_DATE_EPOCH=abc\nFROM scratch\n"), "invalid SOURCE_DATE_EPOCH: abc");
     let given = with_args(&[("SOURCE_DATE_EPOCH", "abc")]);
     assert_eq!(refused_with("FROM scratch\n", &given), "invalid SOURCE_DATE_EPOCH: abc");

@@ -85,6 +85,9 @@ fn shell() {
     );
     assert_eq!(build("FROM rich\nRUN x\n").exec().args, ["bash", "-c", "x"], "the image's");
     assert_eq!(build(&format!("{parent}FROM debian\nRUN x\n")).exec().args, ["/bin/sh", "-c", "x"]);
+    let windows = crate::build_with("FROM scratch\nCMD x\n", &crate::for_platform("windows/amd64"));
+    assert_eq!(windows.config()["Cmd"], json!(["cmd", "/S", "/C", "x"]));
+    assert_eq!(windows.env(), ["PATH=c:\\Windows\\System32;c:\\Windows"]);
 }
 
 ///

@@ -3,12 +3,13 @@
 use crate::bridge::blocking;
 use crate::engine::{Engine, locked};
 use crate::error::OpFailure;
-use rbuild_copy::{CopyError, SelectOptions, Selected, Selection};
+use rbuild_copy::{CopyError, KeyEntry, KeyKind, SelectOptions, Selected, Selection};
 use rbuild_oci::Digest;
 use rbuild_snapshot::Recipe;
-use rbuild_solver::{OpError, StepContext};
+use rbuild_solver::{KeyDetail, OpError, StepContext};
 use rbuild_store::LayerId;
 use rbuild_tree::{LayerEntry, LayerEntryKind, Metadata, Tree, TreePath, resolve};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -88,6 +89,35 @@ impl Bound {
             entries.push(LayerEntry { path: top.join_path(&entry.dest), kind });
         }
         Ok(Recipe::new(entries)?)
+    }
+}
+
+/// What the key of a step that mounts it is made of.
+pub(super) fn detail(bound: &Arc<Bound>) -> KeyDetail {
+    let listed = Arc::clone(bound);
+    let write = move |out: &mut dyn Write| {
+        let top = listed.directory.as_ref().map(top_entry);
+        let roots = listed.selection.roots.iter();
+        let entries =
+            roots.flat_map(|root| root.entries.iter().map(|entry| rbuild_copy::key_entry(root, entry)));
+        rbuild_copy::write_entries(top.into_iter().chain(entries), out)
+    };
+    KeyDetail { digest: bound.digest(), write: Arc::new(write) }
+}
+
+/// The directory itself.
+fn top_entry(meta: &Metadata) -> KeyEntry {
+    let (mode, uid, gid) = (meta.mode, meta.uid, meta.gid);
+    KeyEntry {
+        path: ".".into(),
+        kind: KeyKind::Dir,
+        mode,
+        uid,
+        gid,
+        data: None,
+        link: None,
+        rdev: None,
+        xattrs: None,
     }
 }
 

@@ -168,8 +168,11 @@ impl Op for ExecStep {
 
     async fn operation_key(&self, _: &StepContext) -> Result<OperationKey, OpError> {
         self.check()?;
-        let contexts = self.engine.context_digests(&self.op).await?;
-        Ok(OperationKey::of(key::preimage(&self.op, &contexts)))
+        let contexts = self.engine.bound_contexts(&self.op).await?;
+        let digests: Vec<_> =
+            contexts.iter().map(|bound| bound.as_ref().map(|bound| bound.digest())).collect();
+        let details = contexts.iter().flatten().map(bind::detail);
+        Ok(OperationKey::of(key::preimage(&self.op, &digests)).with_details(details))
     }
 
     async fn inputs_digest(&self, inputs: &Inputs<Root>) -> Result<Option<Digest>, OpError> {

@@ -256,17 +256,17 @@ impl Engine {
     }
 
     /// What the step would see of local contexts, by place of the mount.
-    pub(super) async fn context_digests(
+    pub(super) async fn bound_contexts(
         self: &Arc<Self>,
         op: &ExecOp,
-    ) -> Result<Vec<Option<Digest>>, OpError> {
+    ) -> Result<Vec<Option<Arc<Bound>>>, OpError> {
         let digests = op.mounts.iter().map(|mount| async {
             let (name, path) = match &mount.kind {
                 MountKind::Bind { from: Source::Context(name), source } => (name, source.as_str()),
                 MountKind::Cache { from: Some(Source::Context(name)), .. } => (name, "/"),
                 _ => return Ok::<_, OpError>(None),
             };
-            Ok(Some(self.bound_context(name, path).await?.digest()))
+            Ok(Some(self.bound_context(name, path).await?))
         });
         futures_util::future::try_join_all(digests).await
     }

@@ -6,7 +6,9 @@ use crate::request::{environment, prepare};
 use crate::{output, report};
 use anyhow::{Context as _, Result};
 use rbuild_build::{BuildError, BuildResult, ClientConfig, Environment};
+
 use rbuild_progress::{Mode, Progress, Summary};
+use rbuild_store::Budget;
 use serde_json::json;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -21,6 +23,8 @@ pub(crate) fn surroundings(root: &Path) -> Environment {
         registry: ClientConfig::from_values(|name| environment(name).map(Into::into)),
         resolv_conf: resolv_conf(),
         open_files: raise_open_files(),
+        history: rbuild_build::Limits::default(),
+        budget: Budget::default(),
     }
 }
 
@@ -29,7 +33,8 @@ pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
         return Ok(code);
     }
     let prepared = prepare(args)?;
-    let environment = surroundings(root);
+    let history = crate::request::history::limits(args.history_limits.as_deref())?;
+    let environment = Environment { history, budget: args.budget.or_environment()?, ..surroundings(root) };
     let (progress, reporter) = Progress::start(mode(args), std::io::stderr());
     for text in prepared.warnings {
         reporter.report(rbuild_event::Event::Warning { text });
@@ -148,6 +153,12 @@ fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
     );
     let image = id.map(|id| format!("; image {id} {}", names.join(" "))).unwrap_or_default();
     report::line(format!("{steps}{image}").trim_end());
+    if result.collected > 0 {
+        report::line(&format!(
+            "removed {} of unused cache to keep to its limits",
+            output::size(result.collected)
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

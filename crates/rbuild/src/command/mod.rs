@@ -2,8 +2,11 @@
 
 pub(crate) mod ast;
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod call;
 pub(crate) mod check;
+pub(crate) mod du;
+pub(crate) mod fsck;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
@@ -12,7 +15,9 @@ pub(crate) mod outline;
 pub(crate) mod plan;
 pub(crate) mod prune;
 pub(crate) mod rmi;
+pub(crate) mod system;
 pub(crate) mod tag;
+pub(crate) mod why;
 
 use crate::exit::Usage;
 use crate::output::print;

@@ -180,6 +180,31 @@ WORKDIR /named
     }
 }
 
+/// the base's directory is not made until it is needed, and what stands below a volume stays changed.
+#[test]
+fn directories_and_volumes_of_the_base() {
+    let site = site!("directories_and_volumes_of_the_base");
+    let base = site.context();
+    base.file("config.Dockerfile", "FROM busybox\nVOLUME /data\nRUN mkdir /data && echo one > /data/f\n");
+    let dockerfile = base.dir.join("config.Dockerfile");
+    assert_eq!(base.build(&["-t", "volumes", "-f", dockerfile.to_str().unwrap()]).code, 0);
+    let image = site
+        .context()
+        .image_of("FROM volumes\nRUN echo two >> /data/f && touch /data/g\nCOPY Dockerfile /data/copied\n");
+    assert_eq!(
+        (image.text("data/f"), image.has("data/g"), image.has("data/copied")),
+        ("one\ntwo\n", true, true)
+    );
+    assert_eq!(image.config()["Volumes"], json!({"/data": {}}));
+    // A base that says where it works, and does not have the place.
+    let gone = "FROM busybox AS b\nWORKDIR /not/there\nFROM b AS c\nRUN rm -r /not\n";
+    let image = site.context().image_of(&format!("{gone}FROM c\nLABEL a=b\n"));
+    assert_eq!((&image.config()["WorkingDir"], image.has("not")), (&json!("/not/there"), false));
+    let image = site.context().image_of(&format!("{gone}FROM c\nRUN pwd > /where\n"));
+    assert_eq!((image.text("where"), image.entry("not/there").mode), ("/not/there\n", 0o755));
+    assert_eq!(image.entry("not/there").owner(), "0:0");
+}
+
 /// B-012, A-067 (testWorkdirSourceDateEpochReproducible, testReproSourceDateEpoch)
 #[test]
 fn source_date_epoch_decides_the_digest() {

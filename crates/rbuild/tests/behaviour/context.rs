@@ -18,6 +18,15 @@ fn finding_the_dockerfile() {
     context.file("sub/My.Dockerfile", "FROM scratch\nCOPY f /\n").file("f", "f");
     let path = context.dir.join("sub/My.Dockerfile");
     assert_eq!(context.image(&["-f", path.to_str().unwrap()]).paths(), ["f"]);
+    context.file("low/dockerfile", "FROM scratch\nENV which=low\n");
+    let path = |name: &str| context.dir.join("low").join(name).to_str().unwrap().to_owned();
+    assert!(context.image(&["-f", &path("Dockerfile")]).config()["Env"].to_string().contains("which=low"));
+    context.build(&["-f", &path("Other")]).refused(2, "no such file");
+    context.build(&[]).refused(2, "there is no `Dockerfile`");
+    context
+        .file("Dockerfile", "FROM scratch\nENV which=upper\n")
+        .file("dockerfile", "FROM scratch\nENV which=lower\n");
+    assert!(context.image(&[]).config()["Env"].to_string().contains("which=upper"));
 }
 
 /// A-132 (testDockerignore)

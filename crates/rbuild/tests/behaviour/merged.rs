@@ -335,3 +335,94 @@ m
     );
     assert_eq!((image.text("d/f"), image.text("d/g"), image.text("d/n")), ("new\n", "through\n", "in n\n"));
 }
+
+/// A-104, A-108, A-113, A-114: archives behind links, in link layers, and over links.
+#[test]
+fn archives_in_odd_places() {
+    let site = site!("archives_in_odd_places");
+    let context = site.context();
+    let add = |tar: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(mode);
+        header.set_uid(7);
+        header.set_gid(8);
+        tar.append_data(&mut header, name, &b"x"[..]).unwrap();
+    };
+    context.archive("dir/a.tar", |tar| add(tar, "in/f", 0o4711));
+    context.symlink("link.tar", "dir/a.tar").symlink("dirlink", "dir");
+    let image = context.image_of(
+        "FROM busybox
+RUN mkdir -m 700 /real /own && ln -s real /to && chown 5:6 /real && ln -s /real/deep /dangling
+ADD link.tar /one
+ADD dirlink/*.tar /two/
+ADD dirlink /three
+ADD link.tar /to
+ADD link.tar /dangling
+ADD --link link.tar /own/
+ADD --link --chown=3:4 link.tar /fresh/sub
+",
+    );
+    for (root, expected) in [
+        ("one", &["d755 0:0 one", "d755 0:0 one/in", "-4711 7:8 one/in/f"][..]),
+        ("two", &["d755 0:0 two", "d755 0:0 two/in", "-4711 7:8 two/in/f"]),
+        ("three", &["d755 0:0 three", "-644 0:0 three/a.tar"]),
+        (
+            "real",
+            &[
+                "d700 5:6 real",
+                "d755 0:0 real/deep",
+                "d755 0:0 real/deep/in",
+                "-4711 7:8 real/deep/in/f",
+                "d755 0:0 real/in",
+                "-4711 7:8 real/in/f",
+            ],
+        ),
+        ("own", &["d755 0:0 own", "d755 0:0 own/in", "-4711 7:8 own/in/f"]),
+        (
+            "fresh",
+            &["d755 3:4 fresh", "d755 3:4 fresh/sub", "d755 0:0 fresh/sub/in", "-4711 3:4 fresh/sub/in/f"],
+        ),
+    ] {
+        assert_eq!(listing(&image, &[root]), expected, "{root}");
+    }
+}
+
+/// A-106, A-107, A-109, A-110: flags together.
+#[test]
+fn parents_and_excludes_with_owners_and_modes() {
+    let site = site!("parents_and_excludes_with_owners_and_modes");
+    let context = site.context();
+    context.file("a/b/f", "f").file("a/b/g.log", "g").file("a/h", "h").mode("a", 0o711).mode("a/b", 0o700);
+    context.symlink("a/b/l", "f");
+    let image = context.image_of(
+        "FROM busybox
+RUN mkdir -p /out/a && chown 5:6 /out/a && chmod 1777 /out
+COPY --parents --chown=3:4 a/b/f /out/
+COPY --parents --chmod=640 a/b/f /octal/
+COPY --parents --exclude=**/*.log a /kept/
+COPY --link --exclude=*.log --chown=daemon a/b /linked
+COPY --chmod=o-r,u+x --exclude=f a/b /symbolic/
+",
+    );
+    for (root, expected) in [
+        ("out", &["d1777 0:0 out", "d711 5:6 out/a", "d700 3:4 out/a/b", "-644 3:4 out/a/b/f"][..]),
+        (
+            "kept",
+            &[
+                "d755 0:0 kept",
+                "d711 0:0 kept/a",
+                "d700 0:0 kept/a/b",
+                "-644 0:0 kept/a/b/f",
+                "l777 0:0 kept/a/b/l -> f",
+                "-644 0:0 kept/a/h",
+            ],
+        ),
+        ("linked", &["d755 1:1 linked", "-644 1:1 linked/f", "l777 1:1 linked/l -> f"]),
+        ("symbolic", &["d755 0:0 symbolic", "-740 0:0 symbolic/g.log", "l777 0:0 symbolic/l -> f"]),
+    ] {
+        assert_eq!(listing(&image, &[root]), expected, "{root}");
+    }
+    let octal = ["d640 0:0 octal", "d640 0:0 octal/a", "d640 0:0 octal/a/b", "-640 0:0 octal/a/b/f"];
+    assert_eq!(listing(&image, &["octal"]), octal);
+}

@@ -7,7 +7,9 @@ mod context;
 mod copy;
 mod links;
 mod merged;
+mod mounts;
 mod run;
+mod sandbox;
 mod stages;
 mod text;
 

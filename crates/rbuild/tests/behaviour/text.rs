@@ -53,6 +53,42 @@ FROM base
     assert!(!image.history().concat().contains("HTTP_PROXY=p"));
 }
 
+/// A-055 (testBuiltinArgs): arguments with a meaning of their own. BUILDKIT_CACHE_MOUNT_NS, BUILDKIT_CONTEXT_KEEP_GIT_DIR,
+/// BUILDKIT_SYNTAX and SOURCE_DATE_EPOCH have their own tests.
+#[test]
+fn magic_arguments() {
+    let site = site!("magic_arguments");
+    let context = site.context();
+    context.file(
+        "Dockerfile",
+        "FROM busybox
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true BUILDKIT_SBOM_SCAN_STAGE=true other=1
+RUN hostname > /hostname; env > /env
+",
+    );
+    let image = context.image(&[
+        "--build-arg",
+        "BUILDKIT_SANDBOX_HOSTNAME=named",
+        "--build-arg",
+        "BUILDKIT_SBOM_SCAN_STAGE=a,b",
+    ]);
+    assert_eq!(image.text("hostname"), "named\n");
+    assert!(
+        image.text("env").contains("other=1") && !image.text("env").contains("SBOM"),
+        "{}",
+        image.text("env")
+    );
+    for name in ["BUILDKIT_INLINE_CACHE=1", "BUILDKIT_BUILD_NAME=x", "BUILDKIT_ATTEST_SBOM=false"] {
+        let image = context.image(&["--build-arg", name]);
+        let name = name.split('=').next().unwrap();
+        assert!(!image.text("env").contains(name) && !image.history().concat().contains(name), "{name}");
+    }
+    // Replaces the directive.
+    context.file("Dockerfile", "# check=skip=all\nFROM scratch AS A\nCOPY Dockerfile /\n");
+    assert_eq!(context.build(&[]).code, 0);
+    context.build(&["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=error=true"]).refused(2, "StageNameCasing");
+}
+
 /// A-120, A-121, A-122, A-124, A-125, A-126 (testCopyHeredoc, testCopyHeredocSpecialSymbols, testHeredocIndent,
 /// testHeredocVarSubstitution)
 #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
 
+///
 #[test]
 fn a_084_the_context_is_mounted_without_what_is_excluded() {
     let Some(bed) = bed("a_084_the_context_is_mounted_without_what_is_excluded") else { return };
@@ -19,6 +20,7 @@ fn a_084_the_context_is_mounted_without_what_is_excluded() {
     bed.build("RUN --mount=target=/m,source=nope true", &[]).failed_with("\"/nope\": not found");
 }
 
+///
 #[test]
 fn a_084_writes_are_discarded() {
     let Some(bed) = bed("a_084_writes_are_discarded") else { return };
@@ -37,6 +39,7 @@ fn a_084_writes_are_discarded() {
     assert_eq!(fs::read_to_string(bed.context().join("src/file")).unwrap(), "old");
 }
 
+///
 #[test]
 fn a_084_a_stage_is_mounted_and_its_links_stay_inside() {
     let Some(bed) = bed("a_084_a_stage_is_mounted_and_its_links_stay_inside") else { return };
@@ -60,6 +63,7 @@ fn a_084_a_stage_is_mounted_and_its_links_stay_inside() {
     bed.builds("RUN --mount=from=scratch,target=/m test -z \"$(ls /m)\"");
 }
 
+///
 #[test]
 fn a_090_a_bind_mount_is_keyed_by_content() {
     let Some(bed) = bed("a_090_a_bind_mount_is_keyed_by_content") else { return };
@@ -82,6 +86,7 @@ fn a_090_a_bind_mount_is_keyed_by_content() {
     assert_eq!(executed(), 1);
 }
 
+///
 #[test]
 fn a_090_times_are_those_of_the_context() {
     let Some(bed) = bed("a_090_times_are_those_of_the_context") else { return };
@@ -94,6 +99,7 @@ fn a_090_times_are_those_of_the_context() {
     }
 }
 
+///
 #[test]
 fn a_090_a_rebuilt_stage_with_equal_files_changes_nothing() {
     let Some(bed) = bed("a_090_a_rebuilt_stage_with_equal_files_changes_nothing") else { return };
@@ -109,6 +115,7 @@ fn a_090_a_rebuilt_stage_with_equal_files_changes_nothing() {
     assert_eq!(build("3", "b"), 2);
 }
 
+///
 #[test]
 fn a_086_tmpfs() {
     let Some(bed) = bed("a_086_tmpfs") else { return };
@@ -120,6 +127,7 @@ fn a_086_tmpfs() {
     assert!(!files.join("t").exists());
 }
 
+///
 #[test]
 fn a_091_mounts_nest_and_the_last_of_equal_targets_counts() {
     let Some(bed) = bed("a_091_mounts_nest_and_the_last_of_equal_targets_counts") else { return };
@@ -135,6 +143,7 @@ fn a_091_mounts_nest_and_the_last_of_equal_targets_counts() {
     );
 }
 
+///
 #[test]
 fn a_123_heredoc_scripts_are_executed() {
     let Some(bed) = bed("a_123_heredoc_scripts_are_executed") else { return };

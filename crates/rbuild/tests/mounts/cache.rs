@@ -22,6 +22,7 @@ fn directories(bed: &Bed) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
 }
 
+///
 #[test]
 fn a_085_content_survives_and_is_no_part_of_the_image() {
     let Some(bed) = bed("a_085_content_survives_and_is_no_part_of_the_image") else { return };
@@ -39,6 +40,7 @@ fn a_085_content_survives_and_is_no_part_of_the_image() {
     );
 }
 
+///
 #[test]
 fn a_085_no_cache_begins_empty_once_in_a_build() {
     let Some(bed) = bed("a_085_no_cache_begins_empty_once_in_a_build") else { return };
@@ -52,6 +54,7 @@ fn a_085_no_cache_begins_empty_once_in_a_build() {
     bed.build(&stages, &["--no-cache-filter", "fill"]).succeeded();
 }
 
+///
 #[test]
 fn a_085_a_new_one_begins_with_the_files_of_its_source() {
     let Some(bed) = bed("a_085_a_new_one_begins_with_the_files_of_its_source") else { return };
@@ -74,6 +77,7 @@ fn a_085_a_new_one_begins_with_the_files_of_its_source() {
     bed.build("RUN --mount=type=cache,target=/c,from=seeds grep -q context /c/file", &args).succeeded();
 }
 
+/// C-035
 #[test]
 fn c_035_the_same_id_at_two_targets_shows_the_same_data() {
     let Some(bed) = bed("c_035_the_same_id_at_two_targets_shows_the_same_data") else { return };
@@ -91,6 +95,7 @@ fn meeting(sharing: &str, me: &str, other: &str) -> String {
     )
 }
 
+/// C-035
 #[test]
 fn c_035_shared_is_used_side_by_side_by_threads_and_processes() {
     let Some(bed) = bed("c_035_shared_is_used_side_by_side_by_threads_and_processes") else { return };
@@ -106,6 +111,7 @@ fn c_035_shared_is_used_side_by_side_by_threads_and_processes() {
 /// A step that fails when another one is in the same directory.
 const ALONE: &str = "test ! -e /c/busy && touch /c/busy && sleep 1 && test ! -e /c/intruder && rm /c/busy";
 
+/// C-035
 #[test]
 fn c_035_locked_waits_for_threads_and_processes() {
     let Some(bed) = bed("c_035_locked_waits_for_threads_and_processes") else { return };
@@ -119,6 +125,7 @@ fn c_035_locked_waits_for_threads_and_processes() {
     assert_eq!(directories(&bed).len(), 1);
 }
 
+/// C-035
 #[test]
 fn c_035_locks_taken_in_any_order_do_not_block_each_other() {
     let Some(bed) = bed("c_035_locks_taken_in_any_order_do_not_block_each_other") else { return };
@@ -132,6 +139,7 @@ fn c_035_locks_taken_in_any_order_do_not_block_each_other() {
     bed.builds(&side_by_side(&steps.iter().map(String::as_str).collect::<Vec<_>>()));
 }
 
+/// C-035
 #[test]
 fn c_035_private_gets_its_own_when_the_first_is_in_use() {
     let Some(bed) = bed("c_035_private_gets_its_own_when_the_first_is_in_use") else { return };
@@ -142,6 +150,7 @@ fn c_035_private_gets_its_own_when_the_first_is_in_use() {
     bed.builds("RUN --mount=type=cache,target=/c,sharing=private test -e /c/mine # free again");
 }
 
+/// C-036
 #[test]
 fn c_036_ids_are_hashed_and_have_a_namespace() {
     let Some(bed) = bed("c_036_ids_are_hashed_and_have_a_namespace") else { return };
@@ -157,6 +166,7 @@ fn c_036_ids_are_hashed_and_have_a_namespace() {
     bed.build("RUN --mount=type=cache,target=/n test ! -e /n/x", &namespace).succeeded();
 }
 
+///
 #[test]
 fn a_090_the_content_of_a_cache_mount_is_no_part_of_the_key() {
     let Some(bed) = bed("a_090_the_content_of_a_cache_mount_is_no_part_of_the_key") else { return };

@@ -3,6 +3,7 @@
 use crate::bed::bed;
 use std::fs;
 
+///
 #[test]
 fn a_093_insecure_steps_have_to_be_allowed() {
     let Some(bed) = bed("a_093_insecure_steps_have_to_be_allowed") else { return };
@@ -22,6 +23,7 @@ fn a_093_insecure_steps_have_to_be_allowed() {
     bed.builds("RUN --security=sandbox mkdir /m; ! mount -t tmpfs none /m");
 }
 
+///
 #[test]
 fn a_093_devices_work_in_insecure_steps_only() {
     let Some(bed) = bed("a_093_devices_work_in_insecure_steps_only") else { return };

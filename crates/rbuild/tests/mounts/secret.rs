@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 const SSH_TOOLS: [&str; 2] = ["/usr/bin/ssh-add", "/usr/bin/ssh-keygen"];
 const VALUE: &str = "correct-horse-battery-staple-4711";
 
+///
 #[test]
 fn a_087_a_secret_is_a_file_or_a_variable() {
     let Some(bed) = bed("a_087_a_secret_is_a_file_or_a_variable") else { return };
@@ -40,6 +41,7 @@ fn a_087_a_secret_is_a_file_or_a_variable() {
     assert!(command.env("FROM_ENV", "value").status().unwrap().success());
 }
 
+///
 #[test]
 fn a_087_no_byte_of_a_secret_is_kept() {
     let Some(bed) = bed("a_087_no_byte_of_a_secret_is_kept") else { return };
@@ -73,6 +75,7 @@ fn w16_a_secret_that_a_step_writes_into_the_image_is_reported() {
     assert!(!built.said.contains(VALUE));
 }
 
+///
 #[test]
 fn a_087_another_value_does_not_run_again() {
     let Some(bed) = bed("a_087_another_value_does_not_run_again") else { return };
@@ -87,6 +90,7 @@ fn a_087_another_value_does_not_run_again() {
     assert_eq!(bed.build(dockerfile, &[]).succeeded().executed(), 0);
 }
 
+/// D-011
 #[test]
 fn d_011_secrets_are_checked() {
     let Some(bed) = bed("d_011_secrets_are_checked") else { return };
@@ -141,6 +145,7 @@ fn agent(bed: &Bed, socket: &Path) -> Option<Agent> {
     Some(agent)
 }
 
+///
 #[test]
 fn a_088_the_agent_is_forwarded() {
     let Some(bed) = bed("a_088_the_agent_is_forwarded") else { return };

@@ -11,6 +11,7 @@ fn built(lab: &Lab, args: &[&str]) -> crate::support::Image {
     lab.app()
 }
 
+/// D-003
 #[test]
 fn d_003_a_repository_is_a_context() {
     let Some(lab) = Lab::with_git("d_003_a_repository_is_a_context") else { return };
@@ -31,6 +32,11 @@ fn d_003_a_repository_is_a_context() {
     assert!(built(&lab, &["-f", "Other", &format!("{url}#main:sub")]).has("deep/f"));
     assert!(built(&lab, &["-f", "Other", &format!("{url}?branch=main&subdir=sub")]).has("deep/f"));
 
+    //
+    let keep = ["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", &url];
+    assert!(built(&lab, &keep).has("ctx/.git/HEAD"));
+    assert!(!built(&lab, &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=0", &url]).has("ctx/.git"));
+
     let pinned = format!("{url}#{commit}");
     built(&lab, &[&pinned]);
     lab.server.take_log();
@@ -43,6 +49,7 @@ fn d_003_a_repository_is_a_context() {
     lab.run(&["check", &url]).succeeded();
 }
 
+/// D-003
 #[test]
 fn d_003_text_is_a_dockerfile_and_an_archive_is_a_context() {
     let lab = Lab::new();
@@ -74,6 +81,7 @@ fn d_003_text_is_a_dockerfile_and_an_archive_is_a_context() {
     lab.run(&["build", &lab.server.url("/none")]).refused(3, "404");
 }
 
+/// D-002
 #[test]
 fn d_002_the_dockerfile_is_behind_a_url() {
     let lab = Lab::new();

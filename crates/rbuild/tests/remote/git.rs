@@ -21,6 +21,7 @@ fn example(lab: &Lab) -> (String, String) {
     (first, last)
 }
 
+///
 #[test]
 fn a_117_branches_tags_and_commits() {
     let Some(lab) = Lab::with_git("a_117_branches_tags_and_commits") else { return };
@@ -56,6 +57,7 @@ fn a_117_branches_tags_and_commits() {
     assert_ne!(first, last);
 }
 
+///
 #[test]
 fn a_117_the_repository_stays_when_asked() {
     let Some(lab) = Lab::with_git("a_117_the_repository_stays_when_asked") else { return };
@@ -74,6 +76,7 @@ fn a_117_the_repository_stays_when_asked() {
     assert!(!lab.path("out/sub/.git").exists() && lab.path("out/sub/deep/g").exists());
 }
 
+/// C-016
 #[test]
 fn c_016_the_commit_is_the_key() {
     let Some(lab) = Lab::with_git("c_016_the_commit_is_the_key") else { return };
@@ -101,6 +104,7 @@ fn c_016_the_commit_is_the_key() {
     assert_eq!(lab.server.take_log().len(), 0, "pinned and in the store");
 }
 
+///
 #[test]
 fn a_116_the_checksum_is_a_commit() {
     let Some(lab) = Lab::with_git("a_116_the_checksum_is_a_commit") else { return };
@@ -124,6 +128,7 @@ fn a_116_the_checksum_is_a_commit() {
     lab.build(&format!("COPY {url} /a")).refused(2, "source can't be a git ref for COPY");
 }
 
+///
 #[test]
 fn a_117_submodules_come_along() {
     let Some(lab) = Lab::with_git("a_117_submodules_come_along") else { return };
@@ -161,6 +166,7 @@ fn credentials_stay_out_of_everything() {
     assert!(!wrong.said.contains("badsecret"), "{}", wrong.said);
 }
 
+///
 #[test]
 fn a_117_secrets_authenticate() {
     let Some(lab) = Lab::with_git("a_117_secrets_authenticate") else { return };

@@ -16,6 +16,7 @@ fn sha256(lab: &Lab, text: &str) -> String {
     format!("sha256:{}", &String::from_utf8(out.stdout).unwrap()[..64])
 }
 
+///
 #[test]
 fn a_115_name_mode_owner_and_time() {
     let lab = Lab::new();
@@ -39,6 +40,7 @@ fn a_115_name_mode_owner_and_time() {
     assert_eq!(image.history()[1], format!("ADD {url}/x/file.txt /renamed # buildkit"));
 }
 
+///
 #[test]
 fn a_115_a_file_is_fetched_again_only_when_it_changed() {
     let lab = Lab::new();
@@ -64,6 +66,7 @@ fn a_115_a_file_is_fetched_again_only_when_it_changed() {
     assert!(lab.build(&add).succeeded().all_cached());
 }
 
+///
 #[test]
 fn a_115_a_server_without_validators_is_asked_each_time() {
     let lab = Lab::new();
@@ -75,6 +78,7 @@ fn a_115_a_server_without_validators_is_asked_each_time() {
     assert_eq!(lab.image(&add).text("a"), "two");
 }
 
+///
 #[test]
 fn a_116_a_pinned_file_needs_no_request() {
     let lab = Lab::new();
@@ -90,6 +94,7 @@ fn a_116_a_pinned_file_needs_no_request() {
     assert_eq!(lab.server.take_log().len(), 0);
 }
 
+///
 #[test]
 fn a_116_a_wrong_file_is_refused() {
     let lab = Lab::new();
@@ -101,6 +106,7 @@ fn a_116_a_wrong_file_is_refused() {
     assert_eq!(lab.image(&add).text("a"), "good");
 }
 
+///
 #[test]
 fn a_113_archives_are_unpacked_when_asked() {
     let lab = Lab::new();
@@ -149,6 +155,7 @@ fn credentials_stay_out_of_everything() {
     assert!(!failed.said.contains("topsecret"), "{}", failed.said);
 }
 
+///
 #[test]
 fn a_118_secrets_authenticate() {
     let lab = Lab::new();

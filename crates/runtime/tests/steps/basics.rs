@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("usage_is_reported", usage_is_reported),
 ];
 
+///
 fn exit_codes_and_signals() {
     let cases = [
         ("exit 0", ExitStatus::Exited(0)),

@@ -3,7 +3,7 @@
 use crate::store;
 use rbuild_oci::Digest;
 use rbuild_store::CacheMountSharing::{Locked, Private, Shared};
-use rbuild_store::{CacheMount, CacheMountSharing, PruneOptions, PrunedKind, Store, UsageKind};
+use rbuild_store::{CacheMount, CacheMountSharing, PruneOptions, Store, UsageKind};
 use std::fs;
 
 /// Takes hold of a directory and makes it if need be; `None` while others are in the way.
@@ -61,8 +61,8 @@ fn prune_takes_what_nobody_uses() {
     let held = take(&store, &used, Shared).unwrap();
     fs::write(take(&store, &unused, Private).unwrap().path().join("file"), "x").unwrap();
     let count = || {
-        let usage = store.disk_usage().unwrap();
-        usage.iter().filter(|row| row.kind == UsageKind::CacheMount).count()
+        let usage = store.usage().unwrap();
+        usage.rows.iter().filter(|row| row.kind == UsageKind::CacheMount).count()
     };
     assert_eq!(count(), 2);
     let since = PruneOptions { unused_since: Some(1), ..PruneOptions::default() };
@@ -70,8 +70,8 @@ fn prune_takes_what_nobody_uses() {
     let dry = PruneOptions { dry_run: true, ..PruneOptions::default() };
     for options in [dry, PruneOptions::default()] {
         let removed = store.prune(&options).unwrap().removed;
-        let found: Vec<_> = removed.iter().filter(|gone| gone.kind == PrunedKind::CacheMount).collect();
-        assert_eq!((found.len(), found[0].id), (1, unused));
+        let found: Vec<_> = removed.iter().filter(|gone| gone.kind == UsageKind::CacheMount).collect();
+        assert_eq!((found.len(), &found[0].id), (1, &unused.to_string()));
     }
     assert_eq!(count(), 1);
     assert!(held.path().exists());

@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod basics;
+mod budget;
 mod cache_mounts;
 mod crash;
 mod damage;
+mod fsck;
 mod full;
 mod images;
 mod prune;
 mod records;
 mod sharing;
+mod usage;
 
 use rbuild_oci::{Descriptor, Digest, media_type};
 use rbuild_store::{Layer, LayerKind, Record, Store};
