@@ -22,9 +22,20 @@ pub enum Job {
     Files,
     Prune,
     PruneAll,
+    /// Verifies the store beside whatever else goes on.
+    Fsck,
+    /// The same, and would repair.
+    Repair,
+    Du,
 }
 
-pub const JOBS: [Job; 6] = [Job::Pull, Job::Archive, Job::Push, Job::Files, Job::Prune, Job::PruneAll];
+pub const COMMANDS: [(Job, &[&str]); 5] = [
+    (Job::Prune, &["prune", "-f"]),
+    (Job::PruneAll, &["prune", "-f", "--all"]),
+    (Job::Fsck, &["fsck", "--deep"]),
+    (Job::Repair, &["fsck", "--repair"]),
+    (Job::Du, &["du"]),
+];
 pub const BUILDS: [Job; 4] = [Job::Pull, Job::Archive, Job::Push, Job::Files];
 
 /// A store, contexts and a registry.
@@ -92,11 +103,8 @@ impl Site {
     /// The command of a job, whose facts go to the file `NAME.json`.
     pub fn command(&self, job: Job, name: &str, flags: &[&str]) -> Command {
         let mut command = self.test.command();
-        if let Job::Prune | Job::PruneAll = job {
-            command.args(["prune", "-f"]);
-            if job == Job::PruneAll {
-                command.arg("--all");
-            }
+        if let Some((_, args)) = COMMANDS.iter().find(|(other, _)| *other == job) {
+            command.args(*args);
             return command;
         }
         let base = format!("base=oci-layout://{}", crate::context::busybox().display());
