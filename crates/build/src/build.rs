@@ -1,5 +1,6 @@
 //! The pipeline.
 
+use crate::cache::{self, CacheExports, Fetcher, StepKind, Steps};
 use crate::contexts::Contexts;
 use crate::dockerfile::{Inputs, read_inputs};
 use crate::error::BuildError;
@@ -10,6 +11,7 @@ use crate::push::Pusher;
 use crate::record::{Recording, Told};
 use crate::request::{BuildRequest, Entitlement, Output};
 use crate::shadow::{Shadow, finish_layer};
+use rbuild_cache::Importer;
 use rbuild_event::{Event, Reporter};
 use rbuild_graph::Plan;
 use rbuild_history::Limits;
@@ -17,7 +19,7 @@ use rbuild_ir::{Definition, ImageResult};
 use rbuild_oci::{Descriptor, Digest, Reference};
 use rbuild_op::{Engine, EngineSettings, LayerCache, Remote, Root, operation};
 use rbuild_registry::ClientConfig;
-use rbuild_solver::{Observer, Outcome, SolveOptions, Solver, StepContext};
+use rbuild_solver::{Observer, Op, Outcome, SolveOptions, Solver, StepContext};
 use rbuild_store::{Budget, Store};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -109,15 +111,23 @@ async fn build_in(
     };
     let options = crate::lower::options(&request, &inputs);
     inputs.epoch = crate::epoch::resolve(&asking, &options, &inputs).await?;
-    let images =
-        Images::new(store.clone(), environment.registry.clone(), &request, resolving, reporter.clone());
+    let registry = cache::registry_config(environment.registry.clone(), &request);
+    let images = Images::new(store.clone(), registry, &request, resolving, reporter.clone());
     let images = Arc::new(images);
-    let (definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
+    let (mut definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
+    cache::drop_inherited(&mut definition.image);
+    let importer = Arc::new(cache::importer(&request, &images, &definition.image.platform, &reporter));
+    if !importer.is_empty() && !store.has_records()? {
+        // Everything will be missed here: read while the contexts are read. Else it may not be needed at all.
+        let importer = Arc::clone(&importer);
+        tokio::spawn(async move { importer.load().await });
+    }
     let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let plan = Arc::new(plan);
     let told = Told::new(Arc::clone(&plan), &inputs, &request, args, definition.image.platform.to_string());
     let contexts = Contexts::open(&request, &mut inputs, &fetched, &store)?;
+    let lazy = !request.load && !request.outputs.iter().any(outputs::writes_image);
     let build = Build {
         engine: Arc::new(engine(
             environment,
@@ -125,13 +135,16 @@ async fn build_in(
             &contexts,
             &store,
             &images,
+            &importer,
             &definition.image,
             remote,
             &cancel,
         )),
         names: names(&request),
-        pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request)).map(Arc::new),
         observer: recording.observer(told),
+        pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request), lazy).map(Arc::new),
+        images,
+        importer,
         request,
         store,
         reporter,
@@ -175,6 +188,7 @@ fn engine(
     contexts: &Contexts,
     store: &Store,
     images: &Arc<Images>,
+    importer: &Arc<Importer>,
     image: &ImageResult,
     remote: Remote,
     cancel: &CancellationToken,
@@ -193,7 +207,8 @@ fn engine(
         remote,
         cancel: cancel.clone(),
     };
-    let engine = Engine::new(store.clone(), settings, Arc::clone(images) as _);
+    let fetcher = Fetcher::new(Arc::clone(images), Arc::clone(importer), store.clone());
+    let engine = Engine::new(store.clone(), settings, Arc::new(fetcher));
     for (manifest, layers) in images.layers() {
         engine.know_image(manifest, layers);
     }
@@ -230,6 +245,8 @@ struct Build {
     store: Store,
     engine: Arc<Engine>,
     pusher: Option<Arc<Pusher>>,
+    images: Arc<Images>,
+    importer: Arc<Importer>,
     names: Vec<Reference>,
     observer: Option<Arc<dyn Observer>>,
     reporter: Reporter,
@@ -237,8 +254,26 @@ struct Build {
 }
 
 impl Build {
+    /// Solves and exports; again without the layers that turned out to be gone from the caches that named them (C-034).
     async fn run(
-        self,
+        &self,
+        plan: Arc<Plan>,
+        definition: &Definition,
+        inputs: &Inputs,
+    ) -> Result<BuildResult, BuildError> {
+        let mut told = false;
+        loop {
+            let ended = self.attempt(Arc::clone(&plan), definition, inputs).await;
+            let Some(lost) = ended.as_ref().err().and_then(BuildError::lost) else { return ended };
+            if !std::mem::replace(&mut told, true) {
+                let text = format!("{lost}; the steps that it was to save run after all");
+                self.reporter.report(Event::Warning { text });
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
         plan: Arc<Plan>,
         definition: &Definition,
         inputs: &Inputs,
@@ -249,27 +284,36 @@ impl Build {
             cancel: self.cancel.child_token(),
         };
         let shadow = Arc::new(Shadow::new(Arc::clone(&self.engine), self.pusher.clone()));
-        let solved = self.solve(plan, &shadow, &export).await;
+        let ops: Vec<_> = plan.vertices().iter().map(|vertex| operation(&self.engine, vertex)).collect();
+        let kinds =
+            ops.iter().map(|op| StepKind { reads_parent: op.reads_parent(), cacheable: op.cacheable() });
+        let steps = Arc::new(Steps::new(Arc::clone(&plan), kinds.collect()));
+        let caches = Arc::new(self.cache_exports());
+        let solved = self.solve(ops, &steps, &shadow, &caches, &export).await;
         let solved = match solved {
             Ok(solved) => solved,
             Err(error) => {
                 export.cancel.cancel();
+                caches.stop().await;
                 shadow.settle().await;
                 let text = String::from_utf8_lossy(&inputs.text);
                 return Err(BuildError::from_solve(error, &inputs.name, &text));
             }
         };
+        steps.solved(&solved);
         self.reporter.report(Event::Started { vertex: export.vertex, at: SystemTime::now() });
-        let exported = self.export(solved.target.as_ref(), &definition.image, &export).await;
+        let exported = self.export(solved.target.as_ref(), &definition.image, &steps, &export).await;
         shadow.settle().await;
         let at = SystemTime::now();
         let documents = match exported {
             Ok(documents) => documents,
             Err(_) if self.cancel.is_cancelled() => {
+                caches.stop().await;
                 self.reporter.report(Event::Canceled { vertex: export.vertex, at });
                 return Err(BuildError::Canceled);
             }
             Err(error) => {
+                caches.stop().await;
                 let text = error.to_string();
                 self.reporter.report(Event::Failed { vertex: export.vertex, at, error: text });
                 return Err(error);
@@ -283,11 +327,12 @@ impl Build {
             let text = format!("a step will run again in the next build: {error}");
             self.reporter.report(Event::Warning { text });
         }
+        caches.finish(&steps).await?;
         let executed = solved.steps.iter().filter(|step| step.outcome != Outcome::Cached).count();
         Ok(BuildResult {
             manifest: documents.as_ref().map(|documents| documents.descriptor.clone()),
             config: documents.as_ref().map(|documents| documents.config_digest),
-            names: self.names,
+            names: self.names.clone(),
             executed,
             cached: solved.steps.len() - executed,
             build: None,
@@ -308,16 +353,31 @@ impl Build {
             || outputs.iter().any(outputs::wants_image)
     }
 
+    fn cache_exports(&self) -> CacheExports {
+        CacheExports::new(
+            &self.request,
+            &self.images,
+            &self.engine,
+            &self.store,
+            &self.importer,
+            self.pusher.as_ref(),
+            self.wants_image(),
+            &self.reporter,
+            &self.cancel,
+        )
+    }
+
     async fn solve(
         &self,
-        plan: Arc<Plan>,
+        ops: Vec<Arc<dyn Op<Output = Root>>>,
+        steps: &Arc<Steps>,
         shadow: &Arc<Shadow>,
+        caches: &Arc<CacheExports>,
         export: &StepContext,
     ) -> Result<rbuild_solver::Solved<Root>, rbuild_solver::SolveError> {
-        let ops = plan.vertices().iter().map(|vertex| operation(&self.engine, vertex)).collect();
-        let line: BTreeSet<usize> = plan.layer_line().into_iter().collect();
+        let (engine, importer) = (Arc::clone(&self.engine), Arc::clone(&self.importer));
         let solver = Solver {
-            cache: Arc::new(LayerCache::new(Arc::clone(&self.engine), self.reporter.clone())),
+            cache: Arc::new(LayerCache::new(engine, self.reporter.clone(), importer)),
             options: SolveOptions {
                 max_parallelism: self.request.max_parallelism,
                 no_cache: self.request.no_cache.clone(),
@@ -327,10 +387,13 @@ impl Build {
             cancel: self.cancel.clone(),
         };
         let (shadow, export, wants_image) = (Arc::clone(shadow), export.clone(), self.wants_image());
+        let (plan, steps, caches) = (Arc::clone(&steps.plan), Arc::clone(steps), Arc::clone(caches));
         let on_output = move |step: usize, root: &Root| {
-            if wants_image && line.contains(&step) && !root.layers().is_empty() {
+            steps.made(step, root);
+            if wants_image && steps.line.contains(&step) && !root.layers().is_empty() {
                 shadow.layer_made(root, export.clone());
             }
+            caches.layer_made(&steps, step, root);
         };
         solver.solve(plan, ops, Arc::new(on_output)).await
     }
@@ -339,10 +402,11 @@ impl Build {
         &self,
         root: Option<&Root>,
         image: &ImageResult,
+        steps: &Steps,
         step: &StepContext,
     ) -> Result<Option<Documents>, BuildError> {
         let documents = match self.wants_image() {
-            true => Some(self.keep_image(root, image, step).await?),
+            true => Some(self.keep_image(root, image, steps, step).await?),
             false => None,
         };
         let finished = Finished {
@@ -364,10 +428,19 @@ impl Build {
         &self,
         root: Option<&Root>,
         image: &ImageResult,
+        steps: &Steps,
         step: &StepContext,
     ) -> Result<Documents, BuildError> {
         let layers = self.layers(root, step).await?;
-        let mut documents = documents(image, &layers)
+        let inline = match root.filter(|_| cache::wants_inline(&self.request)) {
+            Some(root) => {
+                let epoch = image.source_date_epoch;
+                let value = cache::inline_cache(steps, &self.engine, &self.store, root, &layers, epoch, step);
+                Some(value.await.map_err(BuildError::Export)?)
+            }
+            None => None,
+        };
+        let mut documents = documents(image, &layers, inline)
             .map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
         self.store.put_blob(&documents.config)?;
         self.store.put_blob(&documents.manifest)?;
@@ -378,7 +451,15 @@ impl Build {
         if let Some(pusher) = &self.pusher {
             pusher.push_image(&documents, step).await?;
         }
-        if !self.names.is_empty() {
+        if self.pusher.as_ref().is_some_and(|pusher| pusher.left_blobs_elsewhere()) {
+            // A name of the store stands for a whole image; an older one must not pass for this.
+            for name in &self.names {
+                self.store.untag(name)?;
+            }
+            step.note(
+                "the image is in the registry only: it has layers that are not here (--load fetches them)",
+            );
+        } else if !self.names.is_empty() {
             self.store.tag_all(&self.names, &documents.descriptor)?;
         } else if outputs::keeps_image(&self.request.outputs) {
             self.store.keep_unnamed(&documents.descriptor)?;

@@ -2,7 +2,7 @@
 
 use rbuild_op::OpFailure;
 use rbuild_registry::RegistryError;
-use rbuild_solver::{OpError, SolveError};
+use rbuild_solver::{OpError, ResultLost, SolveError};
 use std::ops::Range;
 
 /// Whose fault an error is; decides the exit code.
@@ -72,6 +72,14 @@ pub enum BuildError {
         /// Why.
         source: Box<RegistryError>,
     },
+    /// A cache could not be exported, and the user wanted that to count.
+    #[error("exporting cache to {name}: {message}")]
+    CacheExport {
+        /// The cache.
+        name: String,
+        /// Why.
+        message: String,
+    },
     /// Reading or writing something of the user's failed.
     #[error("{action} `{path}`: {source}{}", hint(.source))]
     Io {
@@ -109,7 +117,9 @@ impl BuildError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Dockerfile(_) | Self::Request(_) => ErrorKind::Usage,
-            Self::Image { registry: true, .. } | Self::Push { .. } => ErrorKind::Registry,
+            Self::Image { registry: true, .. } | Self::Push { .. } | Self::CacheExport { .. } => {
+                ErrorKind::Registry
+            }
             Self::Image { .. } => ErrorKind::Usage,
             Self::Step { source, .. } | Self::Export(source) => crate::kind::kind_of(source),
             Self::Io { .. } | Self::Store(_) => ErrorKind::Environment,
@@ -118,10 +128,19 @@ impl BuildError {
         }
     }
 
+    /// The cached result that turned out to be gone, if that is all that went wrong.
+    pub(crate) fn lost(&self) -> Option<&ResultLost> {
+        match self {
+            Self::Export(source) | Self::Step { source, .. } => source.downcast_ref(),
+            _ => None,
+        }
+    }
+
     /// The failed step of a solve, with its lines cut out of the Dockerfile.
     pub(crate) fn from_solve(error: SolveError, file: &str, text: &str) -> Self {
         match error {
             SolveError::Canceled => Self::Canceled,
+            SolveError::Lost(lost) => Self::Export(lost.into()),
             SolveError::Step { name, lines, source } => {
                 if matches!(source.downcast_ref(), Some(OpFailure::Canceled)) {
                     return Self::Canceled;

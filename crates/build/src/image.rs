@@ -26,8 +26,15 @@ pub(crate) struct Documents {
 }
 
 /// Makes the documents. Errors only if a value cannot be serialised.
-pub(crate) fn documents(image: &ImageResult, layers: &[ImageLayer]) -> serde_json::Result<Documents> {
-    let config = config(image, layers);
+pub(crate) fn documents(
+    image: &ImageResult,
+    layers: &[ImageLayer],
+    inline_cache: Option<String>,
+) -> serde_json::Result<Documents> {
+    let mut config = config(image, layers);
+    if let Some(cache) = inline_cache {
+        config.other.insert(rbuild_cache::INLINE_KEY.to_owned(), cache.into());
+    }
     let config_bytes = sorted_json(&config)?;
     let config_digest = Digest::of(&config_bytes);
     let manifest = Manifest {

@@ -367,6 +367,11 @@ impl Images {
         Ok(bytes)
     }
 
+    /// Whether the blob belongs to an image that was found in this build.
+    pub(crate) fn knows(&self, blob: &Descriptor) -> bool {
+        locked(&self.blobs).contains_key(&blob.digest)
+    }
+
     fn place_of(&self, blob: &Descriptor) -> Result<Option<Place>, OpError> {
         if let Some(place) = locked(&self.blobs).get(&blob.digest) {
             return Ok(Some(place.clone()));
@@ -390,16 +395,7 @@ impl Images {
         }
         let writer = self.store.ingest_unhashed()?;
         let mut sink = Blocking(writer);
-        let name = blob.digest.to_string();
-        let mut told = 0;
-        let progress = |current: u64| {
-            if current >= told + PROGRESS_STEP || current == blob.size {
-                told = current;
-                let done = current == blob.size;
-                let (vertex, name, total) = (step.vertex, name.clone(), blob.size);
-                step.reporter.report(Event::Status { vertex, name, current, total, done });
-            }
-        };
+        let progress = transfer_progress(blob, step);
         let pulled = tokio::select! {
             pulled = self.client().pull_blob(reference, blob, &mut sink, progress) => pulled,
             () = step.cancel.cancelled() => return Err(OpFailure::Canceled.into()),
@@ -407,6 +403,19 @@ impl Images {
         pulled?;
         sink.0.commit_as(blob.digest, blob.size)?;
         Ok(())
+    }
+}
+
+/// Reports a transfer of a blob under a step.
+pub(crate) fn transfer_progress(blob: &Descriptor, step: &StepContext) -> impl FnMut(u64) + Send + use<> {
+    let (name, total, step) = (blob.digest.to_string(), blob.size, step.clone());
+    let mut told = 0;
+    move |current: u64| {
+        if current >= told + PROGRESS_STEP || current == total {
+            told = current;
+            let (vertex, name, done) = (step.vertex, name.clone(), current == total);
+            step.reporter.report(Event::Status { vertex, name, current, total, done });
+        }
     }
 }
 

@@ -4,11 +4,13 @@
 //! BuildRequest ─▶ remote (fetched contexts) ─▶ dockerfile ─▶ contexts ─▶ images (resolve) ─▶ frontend ─▶ graph ─▶ solver ◀─▶ op
 //!                                                                                      │ layers of the target
 //!                                     outputs ◀─ image (config, manifest) ◀─ shadow ◀──┘ are packed meanwhile
+//!                                     cache: what is imported, and exported when the outputs are written
 //! ```
 //!
 //! Knows neither the command line, nor the environment, nor the terminal.
 
 mod build;
+mod cache;
 mod contexts;
 mod csv;
 mod dockerfile;
@@ -30,16 +32,18 @@ mod request;
 mod shadow;
 
 pub use build::{BuildResult, Environment, build};
+pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget, DEFAULT_CACHE_EXPORT_BUDGET};
 pub use csv::csv_fields;
 pub use dockerfile::{other_frontend, read_dockerfile};
 pub use error::{BuildError, ErrorKind};
 pub use fsck::ContentCheck;
 pub use lockfile::{Change, LOCK_FILE, LockEntry, LockOptions, Locked, Update, lock, read_lock};
 pub use lower::{Examined, examine};
+pub use rbuild_cache::Form as CacheForm;
 pub use rbuild_context::Modes as ContextModes;
 pub use rbuild_history::Limits;
 pub use rbuild_ir::{NetworkMode, RemoteUrl};
-pub use rbuild_layer::Compression;
+pub use rbuild_layer::{Compression, DEFAULT_ZSTD_LEVEL};
 pub use rbuild_oci::time;
 pub use rbuild_op::{Confidential, MAX_KEY_BYTES, MAX_SECRET_BYTES, Secret, SshAgent, SshKey, SshKeyError};
 pub use rbuild_registry::ClientConfig;

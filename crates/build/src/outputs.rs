@@ -34,6 +34,11 @@ pub(crate) fn wants_image(output: &Output) -> bool {
     }
 }
 
+/// Whether an output needs all of the image's blobs here.
+pub(crate) fn writes_image(output: &Output) -> bool {
+    matches!(output, Output::Oci { .. } | Output::Docker(_))
+}
+
 /// Whether the image is meant for the store, and not only for somewhere else.
 pub(crate) fn keeps_image(outputs: &[Output]) -> bool {
     let is_kept =

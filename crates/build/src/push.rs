@@ -9,7 +9,7 @@ use rbuild_registry::PushOutcome;
 use rbuild_registry::RegistryError;
 use rbuild_solver::{OpError, StepContext};
 use rbuild_store::Store;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 
@@ -21,15 +21,50 @@ pub(crate) struct Pusher {
     store: Store,
     names: Vec<Reference>,
     pushed: Mutex<Pushed>,
+    /// Whether blobs that the repositories can get without us need not be here.
+    lazy: bool,
+    /// Blobs that were pushed without being here.
+    remote: Mutex<BTreeSet<Digest>>,
 }
 
 impl Pusher {
     /// `None` if there is nothing to push to.
-    pub(crate) fn new(images: Arc<Images>, store: Store, names: Vec<Reference>) -> Option<Self> {
+    pub(crate) fn new(images: Arc<Images>, store: Store, names: Vec<Reference>, lazy: bool) -> Option<Self> {
         if names.is_empty() {
             return None;
         }
-        Some(Self { images, store, names, pushed: Mutex::default() })
+        let (pushed, remote) = (Mutex::default(), Mutex::default());
+        Some(Self { images, store, names, pushed, lazy, remote })
+    }
+
+    /// Whether some of the image's blobs were pushed without being here.
+    pub(crate) fn left_blobs_elsewhere(&self) -> bool {
+        !self.remote.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Whether a blob that is not here, and that nothing else wants here, is in all repositories already or could be mounted
+    /// there (C-006).
+    pub(crate) async fn finds_elsewhere(
+        &self,
+        blob: &Descriptor,
+        step: &StepContext,
+    ) -> Result<bool, OpError> {
+        if !self.lazy || self.store.has_blob(&blob.digest)? {
+            return Ok(false);
+        }
+        for name in self.repositories() {
+            let sources = self.mount_sources(name, blob)?;
+            let found = tokio::select! {
+                found = self.images.client().find_blob(name, blob, &sources) => found,
+                () = step.cancel.cancelled() => return Err(rbuild_op::OpFailure::Canceled.into()),
+            };
+            // A failure is met again, and told, when the blob is pushed.
+            let Ok(Some(outcome)) = found else { return Ok(false) };
+            self.store.remember_blob_sources(&[blob.digest], &name.name())?;
+            report_pushed(&outcome, blob, step);
+        }
+        self.remote.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest);
+        Ok(true)
     }
 
     /// One name for each repository.
@@ -64,19 +99,7 @@ impl Pusher {
                 () = step.cancel.cancelled() => return Err(rbuild_op::OpFailure::Canceled.into()),
             };
             self.store.remember_blob_sources(&[blob.digest], &name.name())?;
-            let what = match outcome {
-                PushOutcome::Existed => "already exists",
-                PushOutcome::Mounted { .. } => "mounted",
-                PushOutcome::Uploaded => "pushed",
-            };
-            let (vertex, name) = (step.vertex, format!("{what} {}", blob.digest));
-            step.reporter.report(Event::Status {
-                vertex,
-                name,
-                current: blob.size,
-                total: blob.size,
-                done: true,
-            });
+            report_pushed(&outcome, blob, step);
             Ok::<(), OpError>(())
         };
         cell.get_or_try_init(push).await.copied()
@@ -117,6 +140,17 @@ impl Pusher {
             Err(error) => BuildError::Export(error),
         }
     }
+}
+
+fn report_pushed(outcome: &PushOutcome, blob: &Descriptor, step: &StepContext) {
+    let what = match outcome {
+        PushOutcome::Existed => "already exists",
+        PushOutcome::Mounted { .. } => "mounted",
+        PushOutcome::Uploaded => "pushed",
+    };
+    let (vertex, name) = (step.vertex, format!("{what} {}", blob.digest));
+    let (current, total, done) = (blob.size, blob.size, true);
+    step.reporter.report(Event::Status { vertex, name, current, total, done });
 }
 
 /// A blob that could not be pushed, and under which name it was to be.

@@ -1,5 +1,6 @@
 //! What a build is asked to do, resolved: nothing here looks at the environment or the terminal.
 
+use crate::cache::{CacheExport, CacheImport};
 use rbuild_context::Modes;
 use rbuild_ir::{NetworkMode, RemoteUrl};
 use rbuild_layer::Compression;
@@ -65,6 +66,14 @@ pub struct BuildRequest {
     pub context_modes: Modes,
     /// How new layers are packed.
     pub compression: Compression,
+    /// `--cache-from`.
+    pub cache_from: Vec<CacheImport>,
+    /// `--cache-to`.
+    pub cache_to: Vec<CacheExport>,
+    /// `--cache-export-budget`: time that exporting caches may take after everything else; `None` is no limit.
+    pub cache_export_budget: Option<Duration>,
+    /// `--load`: a pushed image is kept in the store even if layers have to be downloaded only for that.
+    pub load: bool,
     /// Whether SOURCE_DATE_EPOCH also clamps file times in new layers (`rewrite-timestamp`).
     pub rewrite_timestamp: bool,
 }

@@ -39,7 +39,8 @@ impl Shadow {
     }
 }
 
-/// Packs the topmost layer of `root`, brings its blob into the store, and pushes it. Each is done once.
+/// Packs the topmost layer of `root`, brings its blob into the store, and pushes it. Each is done once. A blob of a base
+/// image or a cache that the repositories have, or can mount, is not fetched if nothing else wants it here.
 pub(crate) async fn finish_layer(
     engine: &Arc<Engine>,
     pusher: Option<&Pusher>,
@@ -49,6 +50,11 @@ pub(crate) async fn finish_layer(
     let packed = engine.pack_top(root, step).await?;
     let layer = root.layers().last().expect("asked of roots with a layer");
     if layer.is_pulled() {
+        if let Some(pusher) = pusher
+            && pusher.finds_elsewhere(&packed.descriptor, step).await?
+        {
+            return Ok(packed);
+        }
         engine.ensure_blob(layer, step).await?;
     }
     if let Some(pusher) = pusher {

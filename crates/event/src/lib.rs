@@ -27,6 +27,8 @@ pub enum Event {
     Cached {
         /// Which.
         vertex: VertexId,
+        /// The cache elsewhere that had it; `None` for the local one.
+        from: Option<Arc<str>>,
     },
     /// Work ended well.
     Completed {

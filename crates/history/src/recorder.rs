@@ -206,7 +206,7 @@ impl Shared {
                 let started = self.lock().work.get(vertex).and_then(|work| work.started);
                 self.logs.line(&vertex.to_string(), since(started, *at), *stream, line);
             }
-            Event::Cached { vertex } => self.ended(*vertex, Outcome::Cached, None, None),
+            Event::Cached { vertex, .. } => self.ended(*vertex, Outcome::Cached, None, None),
             Event::Completed { vertex, at } => self.ended(*vertex, Outcome::Executed, Some(*at), None),
             Event::Failed { vertex, at, error } => {
                 self.ended(*vertex, Outcome::Failed, Some(*at), Some(error.clone()));

@@ -4,11 +4,13 @@ use crate::engine::Engine;
 use crate::error::OpFailure;
 use crate::layer::{Root, since_epoch};
 use async_trait::async_trait;
+use rbuild_cache::{Cached, Importer, RemoteRecord};
 use rbuild_event::Reporter;
 use rbuild_oci::Digest;
-use rbuild_solver::{CacheEntry, CacheStore, KeyGuard, OpError};
+use rbuild_solver::{CacheEntry, CacheStore, Elsewhere, KeyGuard, OpError};
 use rbuild_store::{KeyLock, Record, Store, StoreError};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
@@ -18,20 +20,72 @@ const CANDIDATES: u32 = 16;
 /// How long another process may hold a key before the user is told.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The store as the solver sees it.
+/// The store, and the caches elsewhere behind it, as the solver sees them.
 pub struct LayerCache {
     engine: Arc<Engine>,
     reporter: Reporter,
+    importer: Arc<Importer>,
+    /// Whether the user was told of layers with times of another SOURCE_DATE_EPOCH.
+    told_of_epoch: AtomicBool,
 }
 
 impl LayerCache {
-    /// The cache of an engine's store.
-    pub fn new(engine: Arc<Engine>, reporter: Reporter) -> Self {
-        Self { engine, reporter }
+    /// The cache of an engine's store, and what `importer` imports.
+    pub fn new(engine: Arc<Engine>, reporter: Reporter, importer: Arc<Importer>) -> Self {
+        Self { engine, reporter, importer, told_of_epoch: AtomicBool::new(false) }
     }
 
-    fn root(&self, record: &Record) -> Result<Root, OpError> {
+    /// The result of a record, unless a layer of it is lost.
+    fn root(&self, record: &Record) -> Result<Option<Root>, OpError> {
         self.engine.root_of_chain(&record.chain)
+    }
+
+    /// Writes down a record of a cache elsewhere, so that the next build finds it here.
+    fn keep(&self, cached: &Cached<'_>, root: Root) -> Result<(), OpError> {
+        let RemoteRecord {
+            key, operation, content_key, needs, name, created, cost_ms, config, preimage, ..
+        } = cached.record;
+        let chain: Vec<Digest> = root.layers.iter().map(|layer| layer.id).collect();
+        let record = Record {
+            key: *key,
+            op_digest: *operation,
+            content_key: *content_key,
+            layer: chain.last().copied(),
+            chain,
+            content_id: None,
+            config: config.clone(),
+            created: *created,
+            cost_ms: *cost_ms,
+            last_used: 0,
+            uses: 0,
+        };
+        let preimage = match preimage {
+            Some(preimage) => preimage.clone(),
+            None => serde_json::json!({ "name": name, "operation": null, "needs": needs }).to_string(),
+        };
+        self.remember_sources(cached)?;
+        self.tell_of_epoch(cached);
+        self.engine.keep_record(root, record, preimage)
+    }
+
+    /// The blobs can be had again without --cache-from.
+    fn remember_sources(&self, cached: &Cached<'_>) -> Result<(), OpError> {
+        let Some(repository) = &cached.repository else { return Ok(()) };
+        let blobs = cached.layers.iter().filter_map(|layer| Some(layer.blob.as_ref()?.digest));
+        Ok(self.engine.store.remember_blob_sources(&blobs.collect::<Vec<_>>(), repository)?)
+    }
+
+    /// DESIGN promise 3: real times of an imported layer are gone, it is reused as it is and reported.
+    fn tell_of_epoch(&self, cached: &Cached<'_>) {
+        let ours = self.engine.settings.epoch;
+        let other = cached.layers.iter().any(|layer| layer.blob.is_some() && layer.epoch != ours);
+        if other && !self.told_of_epoch.swap(true, Ordering::Relaxed) {
+            let cache = cached.cache;
+            let text = format!(
+                "layers from {cache} were packed under another SOURCE_DATE_EPOCH: their file times stay as they are"
+            );
+            self.reporter.report(rbuild_event::Event::Warning { text });
+        }
     }
 }
 
@@ -42,11 +96,12 @@ impl CacheStore<Root> for LayerCache {
             return Ok(Vec::new());
         }
         let records = self.engine.store.records(keys)?;
-        records.into_iter().map(|record| record.map(|record| self.root(&record)).transpose()).collect()
+        records.into_iter().map(|record| record.map_or(Ok(None), |record| self.root(&record))).collect()
     }
 
     fn knows_operation(&self, operation: &Digest) -> Result<bool, OpError> {
-        Ok(self.engine.store.any_record_of_op(operation)?)
+        Ok(self.engine.store.any_record_of_op(operation)?
+            || self.importer.records_of_operation(operation).next().is_some())
     }
 
     async fn lookup_content(
@@ -60,7 +115,7 @@ impl CacheStore<Root> for LayerCache {
         for candidate in candidates.into_iter().filter(|record| record.content_key == Some(*inputs_digest)) {
             // Whether its layers are still here is known only by asking for it by name.
             let Some(record) = store.record(&candidate.key)? else { continue };
-            let root = self.root(&record)?;
+            let Some(root) = self.root(&record)? else { continue };
             let Some(parent) = parent else {
                 return Ok(Some(root));
             };
@@ -69,6 +124,51 @@ impl CacheStore<Root> for LayerCache {
             }
         }
         Ok(None)
+    }
+
+    async fn lookup_elsewhere(&self, keys: &[Digest]) -> Result<Vec<Option<Elsewhere<Root>>>, OpError> {
+        self.importer.load().await;
+        let found = |key| {
+            self.importer.records(key).find_map(|cached| {
+                let output = self.engine.imported_root(&cached)?;
+                Some(Elsewhere { output, origin: cached.cache.into() })
+            })
+        };
+        Ok(keys.iter().map(found).collect())
+    }
+
+    async fn lookup_content_elsewhere(
+        &self,
+        operation: &Digest,
+        inputs_digest: &Digest,
+        parent: Option<&Root>,
+    ) -> Result<Option<Elsewhere<Root>>, OpError> {
+        let candidates = self.importer.records_of_operation(operation);
+        let candidates = candidates.filter(|cached| cached.record.content_key == Some(*inputs_digest));
+        let candidates: Vec<Cached<'_>> = candidates.take(CANDIDATES as usize).collect();
+        for cached in candidates {
+            let Some(output) = self.engine.imported_root(&cached) else { continue };
+            let same = match parent {
+                None => true,
+                Some(parent) => {
+                    self.engine.same_content(&output.below_top(), parent, &self.engine.quiet_step()).await?
+                }
+            };
+            if same {
+                self.remember_sources(&cached)?;
+                return Ok(Some(Elsewhere { output, origin: cached.cache.into() }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn adopt(&self, key: &Digest) -> Result<(), OpError> {
+        for cached in self.importer.records(key) {
+            if let Some(root) = self.engine.imported_root(&cached) {
+                return self.keep(&cached, root);
+            }
+        }
+        Ok(())
     }
 
     fn commit(&self, entry: CacheEntry<'_, Root>) -> Result<(), OpError> {

@@ -100,6 +100,10 @@ pub struct Engine {
     pub(crate) bound: Mutex<HashMap<(String, String), BoundCell>>,
     /// Directories of cache mounts that this build has emptied.
     pub(crate) fresh_caches: Mutex<HashSet<PathBuf>>,
+    /// Imported layers that could not be had: no record with one of them is used in this build.
+    pub(crate) lost: Mutex<HashSet<LayerId>>,
+    /// SOURCE_DATE_EPOCH that imported layers were packed under, as far as they have one.
+    pub(crate) epochs: Mutex<HashMap<LayerId, Option<i64>>>,
 }
 
 /// A record that waits until the store has the bytes of all its layers.
@@ -138,6 +142,8 @@ impl Engine {
             made: AtomicU64::new(0),
             bound: Mutex::default(),
             fresh_caches: Mutex::default(),
+            lost: Mutex::default(),
+            epochs: Mutex::default(),
         }
     }
 
@@ -180,17 +186,25 @@ impl Engine {
         Arc::clone(locked(&self.layers).entry(layer.id).or_insert_with(|| Arc::new(layer)))
     }
 
-    /// The root of a chain that a record names.
-    pub(crate) fn root_of_chain(&self, chain: &[LayerId]) -> Result<Root, OpError> {
+    /// The root of a chain that a record names; `None` if a layer of it is lost.
+    pub(crate) fn root_of_chain(&self, chain: &[LayerId]) -> Result<Option<Root>, OpError> {
         let mut layers = Vec::with_capacity(chain.len());
         for id in chain {
+            if self.is_lost(id) {
+                return Ok(None);
+            }
             let known = locked(&self.layers).get(id).cloned();
             layers.push(match known {
                 Some(layer) => layer,
                 None => self.intern(self.stored_layer(id)?),
             });
         }
-        Ok(Root::new(layers))
+        Ok(Some(Root::new(layers)))
+    }
+
+    /// The one value of a layer in this build, if it was met before.
+    pub(crate) fn known_layer(&self, id: &LayerId) -> Option<Arc<Layer>> {
+        locked(&self.layers).get(id).cloned()
     }
 
     fn stored_layer(&self, id: &LayerId) -> Result<Layer, OpError> {
@@ -198,8 +212,10 @@ impl Engine {
         if row.kind != LayerKind::Pulled {
             return Ok(Layer::stored(*id, Some(from_epoch(row.created, row.created_nanos))));
         }
-        let layer = Layer::stored(*id, None);
-        if let Some(packed) = self.store.packed_known(id)?.into_iter().next() {
+        // A layer that a step made elsewhere has a time, one of a base image has none.
+        let is_imported = (row.created, row.created_nanos) != (0, 0);
+        let layer = Layer::stored(*id, is_imported.then(|| from_epoch(row.created, row.created_nanos)));
+        if let Some(packed) = self.store.packed_known(id)?.into_iter().find(|form| form.codec == PULLED) {
             let descriptor = Descriptor::new(packed.media_type, packed.blob, packed.size);
             layer.pulled.get_or_init(|| PulledLayer { descriptor, diff_id: packed.diff_id });
         }
@@ -267,8 +283,9 @@ impl Engine {
         step: &StepContext,
     ) -> Result<PathBuf, OpError> {
         let packed = self.blob_of(layer, step).await?;
-        let (store, pulled) = (self.store.clone(), layer.is_pulled());
-        blocking(move || -> Result<PathBuf, OpError> {
+        let store = self.store.clone();
+        let rows = layer.is_pulled().then(|| self.pulled_rows(layer, &packed)).transpose()?;
+        let unpacked = blocking(move || -> Result<PathBuf, OpError> {
             let ingest = store.new_layer_dir()?;
             let blob = store.open_blob(&packed.descriptor.digest)?;
             let dest = std::fs::File::open(&ingest.upper)?;
@@ -287,12 +304,13 @@ impl Engine {
                 ingest.set_note(&crate::implied::to_note(&unpacked.implied_parents))?;
             }
             let dir = store.commit_layer_dir(ingest, &id)?;
-            if pulled {
-                store.write(&pulled_rows(&packed))?;
+            if let Some(rows) = rows {
+                store.write(&rows)?;
             }
             Ok(dir)
         })
-        .await
+        .await;
+        unpacked.map_err(|error| self.lost_if_damaged(layer, error))
     }
 
     /// A blob of this layer that is in the store, fetched if need be.
@@ -301,15 +319,16 @@ impl Engine {
             return Ok(packed_layer(&row));
         }
         let pulled = layer.pulled.get().ok_or(OpFailure::LayerLost(layer.id))?;
-        self.fetch(pulled, step).await?;
+        self.fetch(layer, pulled, step).await?;
         Ok(PackedLayer { diff_id: pulled.diff_id, descriptor: pulled.descriptor.clone() })
     }
 
-    async fn fetch(&self, pulled: &PulledLayer, step: &StepContext) -> Result<(), OpError> {
+    async fn fetch(&self, layer: &Layer, pulled: &PulledLayer, step: &StepContext) -> Result<(), OpError> {
         if self.store.has_blob(&pulled.descriptor.digest)? {
             return Ok(());
         }
-        self.fetcher.fetch(&pulled.descriptor, step).await
+        let fetched = self.fetcher.fetch(&pulled.descriptor, step).await;
+        fetched.map_err(|error| self.lost_if_unavailable(layer, error, &step.cancel))
     }
 
     /// Brings the blob of a base image's layer into the store, for an image that is kept there.
@@ -317,9 +336,9 @@ impl Engine {
         let Some(pulled) = layer.pulled.get() else { return Ok(()) };
         let key = Digest::of([b"unpack\n", &layer.id.as_bytes()[..]].concat());
         let _lock = crate::cache::lock_key(&self.store, &key, &step.cancel, || {}).await?;
-        self.fetch(pulled, step).await?;
+        self.fetch(layer, pulled, step).await?;
         let packed = PackedLayer { diff_id: pulled.diff_id, descriptor: pulled.descriptor.clone() };
-        self.store.write(&pulled_rows(&packed))?;
+        self.store.write(&self.pulled_rows(layer, &packed)?)?;
         Ok(())
     }
 
@@ -389,34 +408,45 @@ impl Engine {
             descriptor.media_type = media_type::layer_to_oci(&descriptor.media_type).to_owned();
             return Ok(PackedLayer { diff_id: pulled.diff_id, descriptor });
         }
-        let packed = layer.packed.get_or_try_init(|| async {
-            let codec = self.settings.compression.codec();
-            if let Some(row) = self.store.packed(&layer.id, &codec, self.settings.epoch)? {
-                return Ok::<_, OpError>(packed_layer(&row));
-            }
-            let _turn = self.packing.acquire().await.expect("the semaphore is never closed");
-            // Another process may be at the same layer.
-            let key = Digest::of([b"pack\n", &layer.id.as_bytes()[..]].concat());
-            let _lock = crate::cache::lock_key(&self.store, &key, &step.cancel, || {}).await?;
-            if let Some(row) = self.store.packed(&layer.id, &codec, self.settings.epoch)? {
-                return Ok(packed_layer(&row));
-            }
-            let entries = self.entries_of_top(root, step).await?;
-            let packed = self.pack(layer, entries, step.cancel.clone()).await?;
-            self.now_owned(layer)?;
-            Ok(packed)
-        });
+        let packed =
+            layer.packed.get_or_try_init(|| self.pack_once(root, layer, self.settings.compression, step));
         packed.await.cloned()
+    }
+
+    /// Packs a layer with these settings unless the store has it so.
+    pub(crate) async fn pack_once(
+        self: &Arc<Self>,
+        root: &Root,
+        layer: &Arc<Layer>,
+        compression: Compression,
+        step: &StepContext,
+    ) -> Result<PackedLayer, OpError> {
+        let codec = compression.codec();
+        if let Some(row) = self.store.packed(&layer.id, &codec, self.settings.epoch)? {
+            return Ok(packed_layer(&row));
+        }
+        let _turn = self.packing.acquire().await.expect("the semaphore is never closed");
+        // Another process may be at the same layer.
+        let key = Digest::of([b"pack\n", &layer.id.as_bytes()[..]].concat());
+        let _lock = crate::cache::lock_key(&self.store, &key, &step.cancel, || {}).await?;
+        if let Some(row) = self.store.packed(&layer.id, &codec, self.settings.epoch)? {
+            return Ok(packed_layer(&row));
+        }
+        let entries = self.entries_of_top(root, step).await?;
+        let packed = self.pack(layer, entries, compression, step.cancel.clone()).await?;
+        self.now_owned(layer)?;
+        Ok(packed)
     }
 
     async fn pack(
         &self,
         layer: &Arc<Layer>,
         entries: Entries,
+        compression: Compression,
         cancel: CancellationToken,
     ) -> Result<PackedLayer, OpError> {
         let (store, row, written) = (self.store.clone(), written_row(layer), layer.recipe.is_some());
-        let options = PackOptions { compression: self.settings.compression, epoch: self.settings.epoch };
+        let options = PackOptions { compression, epoch: self.settings.epoch };
         blocking(move || -> Result<PackedLayer, OpError> {
             let mut writer = store.ingest_unhashed()?;
             let entries = entries.as_slice().iter().map(|entry| match cancel.is_cancelled() {
@@ -444,15 +474,23 @@ impl Engine {
     }
 
     /// Digest of the content of the root's topmost layer, but for times.
-    async fn content_of_top(self: &Arc<Self>, root: &Root, step: &StepContext) -> Result<Digest, OpError> {
+    pub(crate) async fn content_of_top(
+        self: &Arc<Self>,
+        root: &Root,
+        step: &StepContext,
+    ) -> Result<Digest, OpError> {
         let layer = root.layers.last().expect("asked of roots with a layer");
         let content = layer.content.get_or_try_init(|| async {
-            if layer.is_pulled() {
+            if layer.is_pulled() && !layer.is_imported() {
                 return Ok::<_, OpError>(layer.id);
             }
             let row = self.store.layer(&layer.id)?;
             if let Some(content) = row.as_ref().and_then(|row| row.content_digest) {
                 return Ok(content);
+            }
+            if layer.is_imported() {
+                // Not worth a download: it equals nothing but itself.
+                return Ok(layer.id);
             }
             let entries = self.entries_of_top(root, step).await?;
             let content = blocking(move || rbuild_snapshot::content_digest(entries.as_slice())).await?;
@@ -500,6 +538,15 @@ impl Engine {
             }
         }
         Ok(true)
+    }
+
+    /// The rows of a layer that came as a blob.
+    fn pulled_rows(&self, layer: &Layer, packed: &PackedLayer) -> Result<Batch, OpError> {
+        let mut row = store_row(layer, LayerKind::Pulled);
+        if !layer.is_imported() {
+            row.content_digest = Some(layer.id);
+        }
+        Ok(Batch::new().layer(row).packed(pulled_form(packed, self.epoch_of(layer))))
     }
 
     /// Keeps a record, at once or as soon as the store has the bytes of all its layers.
@@ -551,6 +598,12 @@ impl Engine {
         for PendingRecord { root, record, preimage } in ready {
             for layer in root.layers.iter() {
                 batch = match layer.pulled.get() {
+                    Some(pulled) if layer.is_imported() => {
+                        let packed =
+                            PackedLayer { diff_id: pulled.diff_id, descriptor: pulled.descriptor.clone() };
+                        let form = pulled_form(&packed, self.epoch_of(layer));
+                        batch.layer(store_row(layer, LayerKind::Pulled)).packed(form)
+                    }
                     Some(_) => batch.layer(store_row(layer, LayerKind::Pulled)),
                     None if layer.recipe.is_some() => batch,
                     None if Some(layer.id) == record.layer => batch.layer(store_row(layer, LayerKind::Built)),
@@ -611,28 +664,18 @@ fn written_row(layer: &Layer) -> rbuild_store::Layer {
     store_row(layer, LayerKind::Written)
 }
 
-fn pulled_rows(packed: &PackedLayer) -> Batch {
-    let id = packed.diff_id;
-    let kind = LayerKind::Pulled;
-    let layer = rbuild_store::Layer {
-        id,
-        kind,
-        content_digest: Some(id),
-        created: 0,
-        created_nanos: 0,
-        bytes: 0,
-        has_dir: false,
-    };
-    Batch::new().layer(layer).packed(Packed {
-        layer: id,
+/// What the store is told of a registry's own blob.
+fn pulled_form(packed: &PackedLayer, epoch: Option<i64>) -> Packed {
+    Packed {
+        layer: packed.diff_id,
         codec: PULLED.to_owned(),
-        epoch: None,
-        diff_id: id,
+        epoch,
+        diff_id: packed.diff_id,
         blob: packed.descriptor.digest,
         size: packed.descriptor.size,
         tar_size: 0,
         media_type: packed.descriptor.media_type.clone(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub struct Layer {
     pub(crate) id: LayerId,
     /// When it was made; `None` for a layer of a base image.
     pub(crate) created: Option<SystemTime>,
-    /// The layer of a base image that it is.
+    /// The blob of a base image, or of a cache elsewhere, that it is.
     pub(crate) pulled: OnceLock<PulledLayer>,
     /// Its entries, while they are all there is or the shortest way to them.
     pub(crate) recipe: Option<Arc<Recipe>>,
@@ -62,6 +62,13 @@ impl Layer {
         made
     }
 
+    /// A layer that a step made elsewhere; its blob is in a cache.
+    pub(crate) fn imported(layer: PulledLayer, created: SystemTime, content: Option<Digest>) -> Self {
+        let made = Self::new(layer.diff_id, Some(created), None, true);
+        made.pulled.get_or_init(|| layer);
+        Self { content: OnceCell::new_with(content), ..made }
+    }
+
     /// A layer that a RUN just made in `dir`.
     pub(crate) fn executed(id: LayerId, created: SystemTime, dir: PathBuf) -> Self {
         let made = Self::new(id, Some(created), None, true);
@@ -83,9 +90,14 @@ impl Layer {
         self.created
     }
 
-    /// Whether it is a layer of a base image.
+    /// Whether it is a blob of a base image or of a cache elsewhere, which need not be here.
     pub fn is_pulled(&self) -> bool {
         self.pulled.get().is_some()
+    }
+
+    /// Whether a step made it elsewhere: it may be gone when it is wanted, and can be made again.
+    pub fn is_imported(&self) -> bool {
+        self.created.is_some() && self.is_pulled()
     }
 
     /// Whether the store has its bytes.
@@ -131,6 +143,11 @@ impl Root {
     /// The root of the first `count` layers.
     pub fn prefix(&self, count: usize) -> Self {
         if count == self.layers.len() { self.clone() } else { Self::new(self.layers[..count].to_vec()) }
+    }
+
+    /// The root of the topmost layer alone.
+    pub fn top(&self) -> Self {
+        Self::new(self.layers.last().cloned().into_iter().collect::<Vec<_>>())
     }
 
     /// The root that the topmost layer was put on.

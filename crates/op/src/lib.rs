@@ -22,6 +22,7 @@ mod git;
 mod http;
 mod image;
 mod implied;
+mod imported;
 mod layer;
 mod logs;
 mod mkdir;

@@ -82,7 +82,7 @@ impl Collector {
                 self.failed =
                     Some(FailedStep { name: step.name, output, dropped: step.dropped, before_dropped });
             }
-            Event::Cached { vertex } => {
+            Event::Cached { vertex, .. } => {
                 self.cached += 1;
                 self.running.remove(vertex);
             }

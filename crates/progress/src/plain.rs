@@ -65,7 +65,8 @@ impl<W: Write + Send> View for Plain<W> {
                 self.steps.entry(*vertex).or_default().started = Some(*at);
                 self.line(*vertex, "");
             }
-            Event::Cached { vertex } => self.line(*vertex, "CACHED"),
+            Event::Cached { vertex, from: None } => self.line(*vertex, "CACHED"),
+            Event::Cached { vertex, from: Some(cache) } => self.line(*vertex, &format!("CACHED ({cache})")),
             Event::Completed { vertex, at } => {
                 let took = seconds(self.elapsed(*vertex, *at));
                 self.line(*vertex, &format!("DONE {took}"));
@@ -121,7 +122,7 @@ mod tests {
             Event::Declared { vertex: 0, name: "[1/3] FROM debian".into() },
             Event::Declared { vertex: 1, name: "[2/3] RUN make".into() },
             Event::Declared { vertex: 2, name: "[other 1/1] RUN test".into() },
-            Event::Cached { vertex: 0 },
+            Event::Cached { vertex: 0, from: None },
             Event::Started { vertex: 2, at: start },
             Event::Started { vertex: 1, at: start },
             log(1, "cc main.c"),

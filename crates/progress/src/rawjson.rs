@@ -74,7 +74,7 @@ impl<W: Write + Send> View for RawJson<W> {
                 self.vertexes.entry(*vertex).or_default().started = Some(*at);
                 self.vertex(*vertex, json!({}));
             }
-            Event::Cached { vertex } => {
+            Event::Cached { vertex, .. } => {
                 let now = SystemTime::now();
                 self.vertexes.entry(*vertex).or_default().started.get_or_insert(now);
                 let completed = (self.time)(now);
@@ -159,7 +159,7 @@ mod tests {
         for event in [
             Event::Declared { vertex: 0, name: "[1/2] FROM debian".into() },
             Event::Declared { vertex: 1, name: "[2/2] RUN make".into() },
-            Event::Cached { vertex: 0 },
+            Event::Cached { vertex: 0, from: None },
             Event::Started { vertex: 1, at: at(1) },
             log(Stream::Stdout, b"ok"),
             log(Stream::Stderr, b"\xff"),

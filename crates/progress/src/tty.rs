@@ -120,7 +120,10 @@ impl View for Tty {
                 self.steps.insert(*vertex, Step { name: name.clone(), ..Step::default() });
             }
             Event::Started { vertex, at } => self.start(*vertex, *at),
-            Event::Cached { vertex } => self.end(*vertex, "CACHED ", None),
+            Event::Cached { vertex, from: None } => self.end(*vertex, "CACHED ", None),
+            Event::Cached { vertex, from: Some(cache) } => {
+                self.end(*vertex, &format!("CACHED ({cache}) "), None);
+            }
             Event::Completed { vertex, at } => self.end(*vertex, "", Some(*at)),
             Event::Failed { vertex, at, .. } => self.end(*vertex, "ERROR ", Some(*at)),
             Event::Canceled { vertex, at } => {
@@ -179,7 +182,7 @@ mod tests {
         let start = SystemTime::now();
         tty.event(&Event::Declared { vertex: 0, name: "[1/2] FROM debian".into() });
         tty.event(&Event::Declared { vertex: 1, name: "[2/2] RUN make".into() });
-        tty.event(&Event::Cached { vertex: 0 });
+        tty.event(&Event::Cached { vertex: 0, from: None });
         tty.event(&Event::Started { vertex: 1, at: start });
         for n in 0..8 {
             let line = format!("line {n}").into_bytes();

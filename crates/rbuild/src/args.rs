@@ -297,6 +297,15 @@ pub(crate) struct BuildArgs {
     /// Do not read the cache for these stages
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// Cache to read: type=registry,ref=NAME (or just NAME; also an image with an inline cache) or type=local,src=DIR[,tag=…]
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_from: Vec<String>,
+    /// Cache to write: type=registry,ref=NAME, type=local,dest=DIR or type=inline [,mode=min|max] [,compression=…] [,ignore-error=false] …
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_to: Vec<String>,
+    /// Time that writing caches may take when all else is done; `none` for no limit [default: 2m]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) cache_export_budget: Option<String>,
     /// Always ask the registry for newer base images
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     pub(crate) pull: Option<bool>,
@@ -315,7 +324,7 @@ pub(crate) struct BuildArgs {
     /// Push the result under all its tags
     #[arg(long)]
     pub(crate) push: bool,
-    /// Keep the result in the local store (it always is when it has a tag)
+    /// Keep the result in the local store (it is when it has a tag; with --push, layers that only a registry has are then fetched)
     #[arg(long)]
     pub(crate) load: bool,
     /// Where the result goes: DIR, `-` (tar on standard output) or type=oci|docker|local|tar|image|registry|cacheonly[,dest=…]

@@ -1,5 +1,6 @@
 //! What was typed → what it means.
 
+mod cache;
 mod confidential;
 pub(crate) mod history;
 mod limits;
@@ -62,6 +63,10 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         stat_cache: !args.no_stat_cache,
         context_modes: args.context_modes.into(),
         compression: Compression::default(),
+        cache_from: cache::cache_imports(&args.cache_from)?,
+        cache_to: cache::cache_exports(&args.cache_to)?,
+        cache_export_budget: cache::budget(args.cache_export_budget.as_deref())?,
+        load: args.load,
         rewrite_timestamp: true,
     };
     if request.push && request.tags.is_empty() {

@@ -47,38 +47,121 @@ impl Client {
         source: &Path,
         mount_from: &[String],
     ) -> Result<PushOutcome, RegistryError> {
-        let counters = &self.inner.counters;
+        let session = self.blob_session(reference, descriptor);
+        let opened = match self.look_for(&session, descriptor, mount_from).await? {
+            Sought::Found(outcome) => return Ok(outcome),
+            Sought::Opened(url) => Some(url),
+            Sought::Missing => None,
+        };
+        self.send(
+            &session,
+            descriptor,
+            &Payload::File { path: source.to_owned(), len: descriptor.size },
+            opened,
+        )
+        .await?;
+        Ok(PushOutcome::Uploaded)
+    }
+
+    /// As [`Client::push_blob`], without the bytes: `None` if the blob is neither there nor could be mounted.
+    pub async fn find_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        mount_from: &[String],
+    ) -> Result<Option<PushOutcome>, RegistryError> {
+        let session = self.blob_session(reference, descriptor);
+        match self.look_for(&session, descriptor, mount_from).await? {
+            Sought::Found(outcome) => Ok(Some(outcome)),
+            // The registry forgets an upload that nobody continues.
+            Sought::Opened(_) | Sought::Missing => Ok(None),
+        }
+    }
+
+    /// Uploads a blob without looking whether it is there.
+    pub async fn upload_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        source: &Path,
+    ) -> Result<(), RegistryError> {
+        let session = self.blob_session(reference, descriptor);
+        let payload = Payload::File { path: source.to_owned(), len: descriptor.size };
+        self.send(&session, descriptor, &payload, None).await
+    }
+
+    /// [`Client::push_blob`] of a blob in memory that is mounted from nowhere.
+    pub async fn push_bytes(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError> {
+        let session = self.blob_session(reference, descriptor);
+        match self.look_for(&session, descriptor, &[]).await? {
+            Sought::Found(_) => Ok(()),
+            _ => self.send(&session, descriptor, &Payload::Bytes(bytes.to_vec().into()), None).await,
+        }
+    }
+
+    fn blob_session<'a>(&'a self, reference: &'a Reference, descriptor: &Descriptor) -> Session<'a> {
         let mut session = self.session(reference, Access::Push);
         session.target.repository = format!("{}@{}", reference.path(), descriptor.digest);
-        if exists(&session, descriptor).await? {
+        session
+    }
+
+    /// Whether the blob is there or can be mounted.
+    async fn look_for(
+        &self,
+        session: &Session<'_>,
+        descriptor: &Descriptor,
+        mount_from: &[String],
+    ) -> Result<Sought, RegistryError> {
+        let counters = &self.inner.counters;
+        if exists(session, descriptor).await? {
             stats::add(&counters.blobs_existed, 1);
-            return Ok(PushOutcome::Existed);
+            return Ok(Sought::Found(PushOutcome::Existed));
         }
-        let mut opened = None;
-        for from in mount_from.iter().filter(|from| *from != reference.path()).take(MAX_MOUNTS) {
-            match mount(self, &session, descriptor, from).await {
+        let own = session.reference.path();
+        for from in mount_from.iter().filter(|from| *from != own).take(MAX_MOUNTS) {
+            match mount(self, session, descriptor, from).await {
                 Some(Mount::Mounted) => {
                     stats::add(&counters.blobs_mounted, 1);
-                    return Ok(PushOutcome::Mounted { from: from.clone() });
+                    return Ok(Sought::Found(PushOutcome::Mounted { from: from.clone() }));
                 }
-                Some(Mount::Opened(url)) => {
-                    // One upload session is enough; the registry forgets the one that is not used.
-                    opened = Some(url);
-                    break;
-                }
+                // One upload session is enough; the registry forgets the one that is not used.
+                Some(Mount::Opened(url)) => return Ok(Sought::Opened(url)),
                 None => {}
             }
         }
+        Ok(Sought::Missing)
+    }
+
+    async fn send(
+        &self,
+        session: &Session<'_>,
+        descriptor: &Descriptor,
+        payload: &Payload,
+        mut opened: Option<Url>,
+    ) -> Result<(), RegistryError> {
         let mut retry = session.retry();
         loop {
-            match upload(&session, descriptor, source, opened.take()).await {
+            match upload(session, descriptor, payload, opened.take()).await {
                 Ok(()) => break,
                 Err(failure) => retry.wait(failure).await?,
             }
         }
-        stats::add(&counters.blobs_uploaded, 1);
-        Ok(PushOutcome::Uploaded)
+        stats::add(&self.inner.counters.blobs_uploaded, 1);
+        Ok(())
     }
+}
+
+/// What looking for a blob came to.
+enum Sought {
+    Found(PushOutcome),
+    /// Not there, and the registry opened an upload.
+    Opened(Url),
+    Missing,
 }
 
 async fn exists(session: &Session<'_>, descriptor: &Descriptor) -> Result<bool, RegistryError> {
@@ -114,7 +197,7 @@ async fn mount(client: &Client, session: &Session<'_>, descriptor: &Descriptor, 
 async fn upload(
     session: &Session<'_>,
     descriptor: &Descriptor,
-    source: &Path,
+    payload: &Payload,
     opened: Option<Url>,
 ) -> Result<(), Failure> {
     let mut url = match opened {
@@ -128,7 +211,7 @@ async fn upload(
     };
     url.query_pairs_mut().append_pair("digest", &descriptor.digest.to_string());
     let mut request = Request::new(Method::PUT, url).header("content-type", "application/octet-stream");
-    request.payload = Some(Payload::File { path: source.to_owned(), len: descriptor.size });
+    request.payload = Some(payload.clone());
     match session.try_once(&request, &[201, 204]).await {
         Ok(_) => Ok(()),
         // The upload session is gone: a new one may work.

@@ -3,6 +3,7 @@
 use crate::{OpError, OperationKey};
 use async_trait::async_trait;
 use rbuild_oci::Digest;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -30,9 +31,18 @@ pub struct CacheEntry<'a, T> {
     pub cost: Duration,
 }
 
+/// A result that some other cache has.
+#[derive(Debug, Clone)]
+pub struct Elsewhere<T> {
+    /// The result.
+    pub output: T,
+    /// Which cache, as shown.
+    pub origin: Arc<str>,
+}
+
 /// Keeps results by key. Reading and writing must be quick: one transaction, no network.
 #[async_trait]
-pub trait CacheStore<T>: Send + Sync {
+pub trait CacheStore<T: Sync>: Send + Sync {
     /// Results under definition keys, in the order asked; only such that can be used as they are.
     fn lookup(&self, keys: &[Digest]) -> Result<Vec<Option<T>>, OpError>;
 
@@ -47,6 +57,29 @@ pub trait CacheStore<T>: Send + Sync {
         inputs_digest: &Digest,
         parent: Option<&T>,
     ) -> Result<Option<T>, OpError>;
+
+    /// Results that caches elsewhere have under definition keys, in the order asked. May use the network: asked once, and
+    /// only if something that is needed is not here. Failures of such a cache are misses.
+    async fn lookup_elsewhere(&self, keys: &[Digest]) -> Result<Vec<Option<Elsewhere<T>>>, OpError> {
+        Ok(keys.iter().map(|_| None).collect())
+    }
+
+    /// As [`CacheStore::lookup_content`], in the caches that [`CacheStore::lookup_elsewhere`] asks.
+    async fn lookup_content_elsewhere(
+        &self,
+        operation: &Digest,
+        inputs_digest: &Digest,
+        parent: Option<&T>,
+    ) -> Result<Option<Elsewhere<T>>, OpError> {
+        let _ = (operation, inputs_digest, parent);
+        Ok(None)
+    }
+
+    /// Keeps the result of [`CacheStore::lookup_elsewhere`] under this key as if it had been made here.
+    fn adopt(&self, key: &Digest) -> Result<(), OpError> {
+        let _ = key;
+        Ok(())
+    }
 
     /// Keeps a result.
     fn commit(&self, entry: CacheEntry<'_, T>) -> Result<(), OpError>;

@@ -10,6 +10,10 @@
 //! lookup compares *contents*: the digest of the parts of the inputs that this operation reads, and the content of the
 //! root it stands on. So a rebuilt stage whose copied files came out the same does not rebuild what copied them.
 //!
+//! Caches elsewhere (a registry) are asked only if something that is needed is not here. A result of theirs may turn out
+//! to be gone when its files are wanted: that ends the attempt with [`SolveError::Lost`], and whoever called solves again,
+//! with a cache that knows better.
+//!
 //! Under `--no-cache` a step's cache is not read; what stands on it can still hit, but by content only.
 //!
 //! # What this room does not know
@@ -23,8 +27,8 @@ mod observe;
 mod op;
 mod schedule;
 
-pub use cache::{CacheEntry, CacheStore, KeyGuard};
-pub use error::{OpError, SolveError};
+pub use cache::{CacheEntry, CacheStore, Elsewhere, KeyGuard};
+pub use error::{OpError, ResultLost, SolveError};
 pub use key::{KeyDetail, OperationKey, WriteDetail, definition_key};
 pub use observe::{Explanation, Keyed, Observer};
 pub use op::{Inputs, Op, Output, StepContext};

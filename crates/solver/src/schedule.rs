@@ -2,7 +2,7 @@
 
 use crate::{
     CacheEntry, CacheStore, Explanation, Inputs, KeyGuard, Keyed, Observer, Op, OpError, OperationKey,
-    Output, SolveError, StepContext, definition_key,
+    Output, ResultLost, SolveError, StepContext, definition_key,
 };
 use rbuild_event::{Event, Reporter};
 use rbuild_graph::{Plan, Step};
@@ -79,7 +79,7 @@ pub type OnOutput<T> = Arc<dyn Fn(Step, &T) + Send + Sync>;
 type DynOp<T> = Arc<dyn Op<Output = T>>;
 
 /// Runs a plan.
-pub struct Solver<T> {
+pub struct Solver<T: Sync> {
     /// Where results are kept.
     pub cache: Arc<dyn CacheStore<T>>,
     /// How to solve.
@@ -116,8 +116,12 @@ impl<T: Output> Solver<T> {
         let ignored: Vec<bool> =
             plan.vertices().iter().map(|vertex| self.options.no_cache.covers(&vertex.stage)).collect();
         let tainted = tainted(&plan, &ops, &ignored);
-        let hits = self.hits(&plan, &ops, &keys, &tainted)?;
-        let needed = needed(&plan, &ops, &hits);
+        let mut hits = self.hits(&plan, &ops, &keys, &tainted)?;
+        let mut needed = needed_steps(&plan, &ops, &hits.outputs);
+        if (0..keys.len()).any(|step| needed[step] && hits.outputs[step].is_none() && ops[step].cacheable()) {
+            self.hits_elsewhere(&plan, &ops, &keys, &tainted, &mut hits).await?;
+            needed = needed_steps(&plan, &ops, &hits.outputs);
+        }
         let run = Arc::new(Run {
             permits: self.options.max_parallelism.map(|n| Semaphore::new(n.max(1))),
             cache: Arc::clone(&self.cache),
@@ -129,10 +133,11 @@ impl<T: Output> Solver<T> {
             keys,
             ignored,
             tainted,
+            origins: hits.origins,
             on_output,
         });
-        run.tell_keys(&hits, &needed);
-        run.all(hits, &needed, &cancel).await
+        run.tell_keys(&hits.outputs, &needed);
+        run.all(hits.outputs, &needed, &cancel).await
     }
 
     /// Asks all operations for their keys at once: this is where local contexts are read.
@@ -166,7 +171,7 @@ impl<T: Output> Solver<T> {
         ops: &[DynOp<T>],
         keys: &[Digest],
         tainted: &[bool],
-    ) -> Result<Vec<Option<T>>, SolveError> {
+    ) -> Result<Hits<T>, SolveError> {
         let asked: Vec<Step> =
             (0..keys.len()).filter(|step| !tainted[*step] && ops[*step].cacheable()).collect();
         let asked_keys: Vec<Digest> = asked.iter().map(|step| keys[*step]).collect();
@@ -174,12 +179,45 @@ impl<T: Output> Solver<T> {
             .cache
             .lookup(&asked_keys)
             .map_err(|error| step_error(plan, keys.len().saturating_sub(1), error))?;
-        let mut hits = vec![None; keys.len()];
+        let mut hits = Hits { outputs: vec![None; keys.len()], origins: vec![None; keys.len()] };
         for (step, hit) in asked.into_iter().zip(found) {
-            hits[step] = hit;
+            hits.outputs[step] = hit;
         }
         Ok(hits)
     }
+
+    /// Fills what the cache here does not have from caches elsewhere.
+    async fn hits_elsewhere(
+        &self,
+        plan: &Plan,
+        ops: &[DynOp<T>],
+        keys: &[Digest],
+        tainted: &[bool],
+        hits: &mut Hits<T>,
+    ) -> Result<(), SolveError> {
+        let is_asked =
+            |step: &Step| !tainted[*step] && ops[*step].cacheable() && hits.outputs[*step].is_none();
+        let asked: Vec<Step> = (0..keys.len()).filter(is_asked).collect();
+        let asked_keys: Vec<Digest> = asked.iter().map(|step| keys[*step]).collect();
+        let found = tokio::select! {
+            found = self.cache.lookup_elsewhere(&asked_keys) => found,
+            () = self.cancel.cancelled() => return Err(SolveError::Canceled),
+        };
+        let found = found.map_err(|error| step_error(plan, keys.len().saturating_sub(1), error))?;
+        for (step, hit) in asked.into_iter().zip(found) {
+            let Some(hit) = hit else { continue };
+            hits.outputs[step] = Some(hit.output);
+            hits.origins[step] = Some(hit.origin);
+        }
+        Ok(())
+    }
+}
+
+/// Results that are there before anything runs, by step.
+struct Hits<T> {
+    outputs: Vec<Option<T>>,
+    /// The cache elsewhere that each is from, if it is.
+    origins: Vec<Option<Arc<str>>>,
 }
 
 fn definition_keys<T: Output>(plan: &Plan, ops: &[DynOp<T>], operations: &[OperationKey]) -> Vec<Digest> {
@@ -214,7 +252,7 @@ fn tainted<T: Output>(plan: &Plan, ops: &[DynOp<T>], ignored: &[bool]) -> Vec<bo
 }
 
 /// Steps whose result must be at hand, searched from the target backwards.
-fn needed<T: Output>(plan: &Plan, ops: &[DynOp<T>], hits: &[Option<T>]) -> Vec<bool> {
+fn needed_steps<T: Output>(plan: &Plan, ops: &[DynOp<T>], hits: &[Option<T>]) -> Vec<bool> {
     let mut needed = vec![false; hits.len()];
     let mut pending: Vec<Step> = plan.target().into_iter().collect();
     while let Some(step) = pending.pop() {
@@ -241,7 +279,7 @@ fn report_failure(context: &StepContext, error: &(dyn std::error::Error + Send +
 }
 
 /// Everything the running steps share.
-struct Run<T> {
+struct Run<T: Sync> {
     plan: Arc<Plan>,
     ops: Vec<DynOp<T>>,
     contexts: Vec<StepContext>,
@@ -249,6 +287,7 @@ struct Run<T> {
     keys: Vec<Digest>,
     ignored: Vec<bool>,
     tainted: Vec<bool>,
+    origins: Vec<Option<Arc<str>>>,
     cache: Arc<dyn CacheStore<T>>,
     observer: Option<Arc<dyn Observer>>,
     permits: Option<Semaphore>,
@@ -293,10 +332,14 @@ impl<T: Output> Run<T> {
         let slots = Arc::new(slots);
         let mut reports: Vec<StepReport> =
             self.keys.iter().map(|key| StepReport { key: *key, outcome: Outcome::Cached }).collect();
+        // Needed or not: what one cache says of a build stays together.
+        for step in (0..hits.len()).filter(|step| self.origins[*step].is_some()) {
+            self.cache.adopt(&self.keys[step]).map_err(|error| step_error(&self.plan, step, error))?;
+        }
         let mut running = JoinSet::new();
         for (step, (hit, sender)) in hits.into_iter().zip(senders).enumerate() {
             if !needed[step] {
-                self.report_cached(step);
+                self.report_cached(step, self.origins[step].clone());
                 continue;
             }
             let (run, slots) = (Arc::clone(&self), Arc::clone(&slots));
@@ -309,7 +352,10 @@ impl<T: Output> Run<T> {
                 Ok(outcome) => reports[step].outcome = outcome,
                 Err(Stop::Failed(error)) => {
                     cancel.cancel();
-                    first_failure.get_or_insert_with(|| step_error(&self.plan, step, error));
+                    first_failure.get_or_insert_with(|| match error.downcast::<ResultLost>() {
+                        Ok(lost) => SolveError::Lost(*lost),
+                        Err(error) => step_error(&self.plan, step, error),
+                    });
                 }
                 Err(Stop::Canceled) => {}
             }
@@ -324,9 +370,10 @@ impl<T: Output> Run<T> {
         Ok(Solved { target, steps: reports })
     }
 
-    fn report_cached(&self, step: Step) {
+    fn report_cached(&self, step: Step, from: Option<Arc<str>>) {
         if self.ops[step].cacheable() {
-            self.contexts[step].reporter.report(Event::Cached { vertex: self.contexts[step].vertex });
+            let context = &self.contexts[step];
+            context.reporter.report(Event::Cached { vertex: context.vertex, from });
         }
     }
 
@@ -355,8 +402,8 @@ impl<T: Output> Run<T> {
     fn report_stop(&self, step: Step, stop: &Stop) {
         let context = &self.contexts[step];
         match stop {
-            Stop::Failed(error) => report_failure(context, &**error),
-            Stop::Canceled => {
+            Stop::Failed(error) if !error.is::<ResultLost>() => report_failure(context, &**error),
+            Stop::Failed(_) | Stop::Canceled => {
                 context.reporter.report(Event::Canceled { vertex: context.vertex, at: SystemTime::now() });
             }
         }
@@ -365,12 +412,12 @@ impl<T: Output> Run<T> {
     async fn resolve(&self, step: Step, hit: Option<T>, slots: &[Slot<T>]) -> Result<(T, Outcome), Stop> {
         if let Some(own) = hit {
             let output = self.stacked(step, own, slots).await?;
-            self.report_cached(step);
+            self.report_cached(step, self.origins[step].clone());
             return Ok((output, Outcome::Cached));
         }
         let inputs = self.inputs(step, slots).await?;
-        if let Some(own) = self.hit_by_content(step, &inputs).await.map_err(Stop::Failed)? {
-            self.report_cached(step);
+        if let Some((own, origin)) = self.hit_by_content(step, &inputs).await.map_err(Stop::Failed)? {
+            self.report_cached(step, origin);
             return Ok((self.ops[step].stack(inputs.parent.as_ref(), own), Outcome::Cached));
         }
         self.execute_once(step, &inputs).await
@@ -400,18 +447,29 @@ impl<T: Output> Run<T> {
     }
 
     /// The second lookup. On a hit the result is also kept under this definition key, for next time.
-    async fn hit_by_content(&self, step: Step, inputs: &Inputs<T>) -> Result<Option<T>, OpError> {
+    async fn hit_by_content(
+        &self,
+        step: Step,
+        inputs: &Inputs<T>,
+    ) -> Result<Option<(T, Option<Arc<str>>)>, OpError> {
         let (op, operation) = (&self.ops[step], &self.operations[step]);
         if self.ignored[step] || !op.cacheable() || !self.cache.knows_operation(&operation.digest)? {
             return Ok(None);
         }
         let Some(inputs_digest) = op.inputs_digest(inputs).await? else { return Ok(None) };
         let parent = inputs.parent.as_ref().filter(|_| op.reads_parent());
-        let Some(own) = self.cache.lookup_content(&operation.digest, &inputs_digest, parent).await? else {
-            return Ok(None);
+        let (own, origin) = match self.cache.lookup_content(&operation.digest, &inputs_digest, parent).await?
+        {
+            Some(own) => (own, None),
+            None => {
+                let found =
+                    self.cache.lookup_content_elsewhere(&operation.digest, &inputs_digest, parent).await?;
+                let Some(found) = found else { return Ok(None) };
+                (found.output, Some(found.origin))
+            }
         };
         self.commit(step, Some(inputs_digest), &own, Duration::ZERO)?;
-        Ok(Some(own))
+        Ok(Some((own, origin)))
     }
 
     /// Executes unless another process or an equal step has just done so.
@@ -428,7 +486,7 @@ impl<T: Output> Run<T> {
         if op.cacheable() && !self.tainted[step] {
             let found = self.cache.lookup(&[key]).map_err(Stop::Failed)?.pop().flatten();
             if let Some(own) = found {
-                self.report_cached(step);
+                self.report_cached(step, None);
                 return Ok((op.stack(inputs.parent.as_ref(), own), Outcome::Cached));
             }
         }

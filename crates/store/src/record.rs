@@ -186,6 +186,11 @@ impl Store {
         Ok(self.query(|db| first(db, sql, [op.as_bytes()], |_| Ok(())))?.is_some())
     }
 
+    /// Whether there is any record at all.
+    pub fn has_records(&self) -> Result<bool> {
+        Ok(self.query(|db| first(db, "SELECT 1 FROM records LIMIT 1", [], |_| Ok(())))?.is_some())
+    }
+
     /// The preimage of a key, as JSON.
     pub fn preimage(&self, key: &Digest) -> Result<Option<String>> {
         self.query(|db| {

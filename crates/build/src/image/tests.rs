@@ -93,7 +93,7 @@ fn b_012_new_entries_are_clamped_and_the_bases_stay() {
 fn b_006_the_config_is_sorted_and_escaped_as_go_does() {
     let mut image = image(&[], &["-CMD [\"a && b\"]"]);
     image.config.other.insert("aardvark".into(), serde_json::json!(1));
-    let made = documents(&image, &[]).unwrap();
+    let made = documents(&image, &[], None).unwrap();
     let text = String::from_utf8(made.config).unwrap();
     assert!(text.starts_with(r#"{"aardvark":1,"architecture":"""#), "{text}");
     assert!(text.contains(r"a \u0026\u0026 b"), "{text}");
@@ -106,7 +106,7 @@ fn b_006_the_config_is_sorted_and_escaped_as_go_does() {
     image.config.author = Some("me".into());
     image.config.architecture = "arm64".into();
     image.config.os = "linux".into();
-    let text = String::from_utf8(documents(&image, &[layer("a", Some(0))]).unwrap().config).unwrap();
+    let text = String::from_utf8(documents(&image, &[layer("a", Some(0))], None).unwrap().config).unwrap();
     let diff_id = Digest::of("a");
     let want = format!(
         "{}{}{}",

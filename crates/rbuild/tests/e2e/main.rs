@@ -19,6 +19,7 @@ mod layers;
 mod modes;
 mod outputs;
 mod registry;
+mod remote_cache;
 mod reproducible;
 mod robust;
 mod running;
