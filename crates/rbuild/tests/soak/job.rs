@@ -113,8 +113,15 @@ impl Site {
         command.arg("--metadata-file").arg(self.test.path(&format!("{name}.json")));
         command.args(["-t", &self.name(&format!("{job:?}").to_lowercase())]);
         match job {
-            Job::Archive => command.args(["-o", &format!("type=oci,dest={name}.tar")]),
-            Job::Push => command.arg("--push"),
+            // In the context, where a leftover would be found by the next COPY.
+            Job::Archive => command.args(["-o", &format!("type=oci,dest=context/{name}.tar")]),
+            Job::Push => {
+                let cache = format!("type=registry,ref={}", self.name("cache"));
+                command.args(["--push", "--cache-from", &cache, "--cache-to", &format!("{cache},mode=max")])
+            }
+            Job::Pull => {
+                command.args(["--cache-to", "type=local,dest=cache", "--cache-from", "type=local,src=cache"])
+            }
             // Into a directory of its own.
             Job::Files => command.args(["-o", &format!("type=local,dest={name}.dir")]),
             _ => &mut command,
