@@ -218,8 +218,7 @@ async fn build_watched(
             Arc::new(op) as Arc<dyn Op<Output = String>>
         })
         .collect();
-    let solver =
-        Solver {
+    let solver = Solver {
         cache: cache.clone(),
         options,
         reporter,
