@@ -103,6 +103,9 @@ pub enum BuildError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] rbuild_store::StoreError),
+    /// The machine failed while images were looked up; the whole message.
+    #[error("{0}")]
+    Environment(String),
     /// Writing a result failed.
     #[error("{0}")]
     Export(OpError),
@@ -133,7 +136,7 @@ impl BuildError {
             | Self::CacheMounts { .. } => ErrorKind::Registry,
             Self::Image { .. } => ErrorKind::Usage,
             Self::Step { source, .. } | Self::Export(source) => crate::kind::kind_of(source),
-            Self::Io { .. } | Self::Store(_) => ErrorKind::Environment,
+            Self::Io { .. } | Self::Store(_) | Self::Environment(_) => ErrorKind::Environment,
             Self::Canceled => ErrorKind::Canceled,
             Self::Internal(_) => ErrorKind::Internal,
         }

@@ -65,24 +65,26 @@ struct Failure {
     registry: bool,
     /// The registry has answered that there is no such image, or none for us.
     absent: bool,
+    /// The store could not be read or written.
+    machine: bool,
 }
 
 impl Failure {
     fn local(message: impl Into<String>) -> Self {
-        Self { message: message.into(), registry: false, absent: false }
+        Self { message: message.into(), registry: false, absent: false, machine: false }
     }
 }
 
 impl From<rbuild_store::StoreError> for Failure {
     fn from(error: rbuild_store::StoreError) -> Self {
-        Self::local(error.to_string())
+        Self { machine: true, ..Self::local(error.to_string()) }
     }
 }
 
 impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
         let absent = matches!(error, RegistryError::NotFound { .. } | RegistryError::Denied { .. });
-        Self { message: error.to_string(), registry: true, absent }
+        Self { message: error.to_string(), registry: true, absent, machine: false }
     }
 }
 
@@ -155,6 +157,13 @@ impl Images {
             Err(failure) => failure.registry && !(failure.absent && is_near(&request.reference, stages)),
             Ok(_) => false,
         })
+    }
+
+    /// What kept the store from being read or written while images were looked up.
+    pub(crate) fn machine_failed(&self) -> Option<String> {
+        let known = locked(&self.known);
+        let mut failures = known.values().filter_map(|found| found.as_ref().as_ref().err());
+        failures.find(|failure| failure.machine).map(|failure| failure.message.clone())
     }
 
     async fn find(&self, request: &ImageRequest) -> Arc<Result<Found, Failure>> {
@@ -235,7 +244,12 @@ impl Images {
         }
         if self.resolving.offline {
             let missing = OpFailure::Offline(reference.to_string());
-            return Err(Failure { message: missing.to_string(), registry: true, absent: false });
+            return Err(Failure {
+                message: missing.to_string(),
+                registry: true,
+                absent: false,
+                machine: false,
+            });
         }
         let descriptor = match self.client().resolve_descriptor(&reference).await {
             Ok(descriptor) => descriptor,
@@ -350,7 +364,12 @@ impl Images {
             Place::Layout(layout) => layout.document(descriptor).map_err(Failure::local)?,
             Place::Registry(reference) if self.resolving.offline => {
                 let missing = OpFailure::Offline(format!("{} of {reference}", descriptor.digest));
-                return Err(Failure { message: missing.to_string(), registry: true, absent: false });
+                return Err(Failure {
+                    message: missing.to_string(),
+                    registry: true,
+                    absent: false,
+                    machine: false,
+                });
             }
             Place::Registry(reference) => {
                 let kind = &descriptor.media_type;

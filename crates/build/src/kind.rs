@@ -11,6 +11,10 @@ use rbuild_snapshot::SnapshotError;
 use rbuild_solver::OpError;
 
 pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
+    // Whatever was being done: a full disk is the machine's affair.
+    if rbuild_store::is_no_space(&**error) {
+        return ErrorKind::Environment;
+    }
     if let Some(failure) = error.downcast_ref::<OpFailure>() {
         return of_operation(failure);
     }
@@ -44,6 +48,9 @@ pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
             _ => ErrorKind::Registry,
         };
     }
+    if matches!(error.downcast_ref(), Some(rbuild_layer::UnpackError::Io { .. })) {
+        return ErrorKind::Environment;
+    }
     if error.is::<RegistryError>() || error.is::<rbuild_layer::UnpackError>() {
         return ErrorKind::Registry;
     }
@@ -61,7 +68,7 @@ fn of_operation(failure: &OpFailure) -> ErrorKind {
         OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,
         OpFailure::Archive { source: rbuild_layer::UnpackError::Io { .. }, .. } => ErrorKind::Environment,
         OpFailure::Archive { .. } => ErrorKind::Usage,
-        OpFailure::LayerLost(_) => ErrorKind::Environment,
+        OpFailure::LayerLost(_) | OpFailure::DiskFull { .. } => ErrorKind::Environment,
         OpFailure::WrongDiffId { .. }
         | OpFailure::WrongChecksum { .. }
         | OpFailure::WrongCommit { .. }

@@ -98,6 +98,9 @@ pub(crate) async fn definition(
     reporter: &Reporter,
 ) -> Result<(Definition, Vec<(String, String)>), BuildError> {
     let (dockerfile, lowered) = lowered(options(request, inputs), inputs, images).await?;
+    if let Some(message) = images.machine_failed() {
+        return Err(BuildError::Environment(message));
+    }
     for warning in lowered.diagnostics.iter().filter(|diagnostic| !diagnostic.is_error()) {
         reporter.report(Event::Warning { text: one_line(warning) });
     }

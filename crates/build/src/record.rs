@@ -4,11 +4,14 @@ use crate::build::{BuildResult, Environment};
 use crate::dockerfile::Inputs;
 use crate::error::{BuildError, ErrorKind};
 use crate::request::{BuildRequest, ContextSource, DockerfileSource};
+use rbuild_cache::Importer;
 use rbuild_event::{Event, Miss, Reporter};
 use rbuild_graph::{Plan, Step};
 use rbuild_history::{
     Arg, Begin, Detail, Fate, Finished, History, Hits, ImageFacts, Keys, Limits, Recorder, Status, StepKey,
-    Subject, mask, millis,
+    Subject,
+    mask::{self, Secrets},
+    millis,
 };
 use rbuild_ir::{Op, Vertex};
 use rbuild_oci::Digest;
@@ -47,7 +50,8 @@ impl Recording {
             (false, Ok(Some(at))) => Fate::Evicted(at),
             (false, _) => Fate::Unknown,
         };
-        match Recorder::begin(History::new(store.history_dir()), beginning(request), Box::new(fate)) {
+        let history = History::new(store.history_dir());
+        match Recorder::begin(history, beginning(request), secrets(request), Box::new(fate)) {
             Ok(recorder) => {
                 let (recorded, shown) = (recorder.clone(), reporter.clone());
                 let reporter = Reporter::new(move |event| {
@@ -67,6 +71,17 @@ impl Recording {
     /// Where the build reports.
     pub(crate) fn reporter(&self) -> Reporter {
         self.reporter.clone()
+    }
+
+    /// Misses may be due to caches that this importer could not reach.
+    pub(crate) fn ask_failures(&self, importer: &Arc<Importer>) {
+        let Some(recorder) = &self.recorder else { return };
+        let importer = Arc::clone(importer);
+        let failed = move || {
+            let failures = importer.failures().into_iter().filter(|failure| failure.unreachable);
+            failures.map(|failure| failure.cache).collect()
+        };
+        recorder.ask_failed_caches(Box::new(failed));
     }
 
     /// Who is told of keys and misses.
@@ -108,6 +123,11 @@ impl Recording {
             self.reporter.report(Event::Warning { text });
         }
     }
+}
+
+/// Build arguments that are named like secrets.
+fn secrets(request: &BuildRequest) -> Secrets {
+    Secrets::of(request.build_args.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 fn beginning(request: &BuildRequest) -> Begin {
@@ -162,6 +182,7 @@ pub(crate) struct Told {
     args: Vec<Arg>,
     platform: String,
     no_cache: NoCache,
+    secrets: Secrets,
 }
 
 impl Told {
@@ -189,6 +210,7 @@ impl Told {
                 .collect(),
             platform,
             no_cache: request.no_cache.clone(),
+            secrets: secrets(request),
         }
     }
 
@@ -198,7 +220,7 @@ impl Told {
             (vertex.lines.start.saturating_sub(1) as usize, vertex.lines.end.saturating_sub(1) as usize);
         let lines =
             if vertex.lines.start == 0 { &[] } else { self.lines.get(start..end).unwrap_or_default() };
-        let text = rbuild_ir::redacted(&lines.join("\n"));
+        let text = self.secrets.plain(&lines.join("\n"));
         if text.len() <= MAX_TEXT {
             return text;
         }
@@ -208,7 +230,7 @@ impl Told {
 
     fn step(&self, vertex: &Vertex, keyed: &Keyed<'_>) -> StepKey {
         StepKey {
-            name: vertex.name.clone(),
+            name: self.secrets.plain(&vertex.name),
             stage: vertex.stage.clone(),
             lines: (vertex.lines.start, vertex.lines.end),
             text: self.text(vertex),
@@ -218,7 +240,7 @@ impl Told {
             cacheable: keyed.cacheable,
             ignored: keyed.ignored,
             reference: reference(&vertex.op),
-            preimage: mask::preimage(keyed.operation.preimage.clone()),
+            preimage: mask::preimage(keyed.operation.preimage.clone(), &self.secrets),
         }
     }
 }

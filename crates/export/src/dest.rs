@@ -1,8 +1,11 @@
 //! Destinations: files and directories that appear whole or not at all.
 
 use crate::error::{ExportError, IoContext, Result};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// A path beside `dest` that nothing has yet. It begins with a dot.
@@ -28,17 +31,57 @@ pub fn write_file<T>(dest: &Path, write: impl FnOnce(File) -> Result<T>) -> Resu
         }
         _ => {}
     }
-    let temporary = beside(dest);
-    let file = OpenOptions::new().write(true).create_new(true).open(&temporary).at("create", &temporary)?;
-    let written = write(file).map_err(|e| name_the_file(e, dest));
-    let written = written.and_then(|value| {
-        fs::rename(&temporary, dest).at("put in place", dest)?;
-        Ok(value)
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+    let fresh = Fresh::beside(dest).at("create a file beside", dest)?;
+    let value = write(fresh.file.try_clone().at("write", dest)?).map_err(|e| name_the_file(e, dest))?;
+    fresh.put_in_place(dest).at("put in place", dest)?;
+    Ok(value)
+}
+
+/// A file that is written before it gets its name. Until then it has none, so that a killed process leaves nothing: least of
+/// all in a build context, where the next COPY would find it.
+struct Fresh {
+    file: File,
+    /// The name it has all the same, where the file system has no files without.
+    temporary: Option<PathBuf>,
+}
+
+impl Fresh {
+    fn beside(dest: &Path) -> io::Result<Self> {
+        let dir = dest.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666)) {
+            Ok(file) => Ok(Self { file: File::from(file), temporary: None }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                let temporary = beside(dest);
+                let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+                Ok(Self { file, temporary: Some(temporary) })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
-    written
+
+    /// Replaces what is called `dest`.
+    fn put_in_place(mut self, dest: &Path) -> io::Result<()> {
+        let temporary = match self.temporary.take() {
+            Some(temporary) => temporary,
+            None => {
+                // Only a name can be renamed over another one; it is there for this instant.
+                let temporary = beside(dest);
+                let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                rustix::fs::linkat(CWD, unnamed, CWD, &temporary, AtFlags::SYMLINK_FOLLOW)?;
+                temporary
+            }
+        };
+        fs::rename(&temporary, dest).inspect_err(|_| drop(fs::remove_file(&temporary)))
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = fs::remove_file(temporary);
+        }
+    }
 }
 
 /// An archive does not know what it is written to.
@@ -49,25 +92,19 @@ fn name_the_file(error: ExportError, dest: &Path) -> ExportError {
     }
 }
 
-/// Copies a file of `size` bytes to a new name beside its destination and renames it. Shares the blocks where the file
+/// Copies a file of `size` bytes beside its destination and puts it in place. Shares the blocks where the file
 /// system can. Returns the bytes copied; if that is not `size`, nothing is put in place.
 pub(crate) fn copy_file(mut from: File, size: u64, dest: &Path) -> Result<u64> {
-    let temporary = beside(dest);
     let mut copy = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        if rustix::fs::ioctl_ficlone(&file, &from).is_ok() {
-            return Ok(from.metadata()?.len());
-        }
-        io::copy(&mut from, &mut file)
-    };
-    let copied = copy().and_then(|copied| {
+        let mut fresh = Fresh::beside(dest)?;
+        let copied = match rustix::fs::ioctl_ficlone(&fresh.file, &from).is_ok() {
+            true => from.metadata()?.len(),
+            false => io::copy(&mut from, &mut fresh.file)?,
+        };
         if copied == size {
-            fs::rename(&temporary, dest)?;
+            fresh.put_in_place(dest)?;
         }
         Ok(copied)
-    });
-    if !matches!(copied, Ok(n) if n == size) {
-        let _ = fs::remove_file(&temporary);
-    }
-    copied.at("write", dest)
+    };
+    copy().at("write", dest)
 }

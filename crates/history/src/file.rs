@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file = part*
-//! part = length of the rest (u32, little-endian), one zstd frame of JSON
+//! part = length of the rest (u32, little-endian), JSON, or one zstd frame of it when it is long
 //! ```
 //!
 //! A build that is killed leaves whole parts and at most one that is cut off, which is left out.
@@ -18,6 +18,8 @@ use std::path::Path;
 
 /// zstd's fastest ordinary level: records are small.
 const LEVEL: i32 = 1;
+/// Parts up to this length are written as they are, in bytes: making a compressor takes longer than writing them.
+const SHORT: usize = 8 << 10;
 /// Longest part that is read, unpacked, in bytes.
 const MAX_PART: u64 = 256 << 20;
 /// Longest file that is read, in bytes.
@@ -51,7 +53,7 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
 /// Adds a part, in one write.
 pub(crate) fn append(file: &mut File, part: &Part<'_>) -> io::Result<()> {
     let json = serde_json::to_vec(part)?;
-    let packed = zstd::bulk::compress(&json, LEVEL)?;
+    let packed = if json.len() <= SHORT { json } else { zstd::bulk::compress(&json, LEVEL)? };
     let length = u32::try_from(packed.len()).map_err(io::Error::other)?;
     file.write_all(&[&length.to_le_bytes()[..], &packed].concat())
 }
@@ -70,6 +72,9 @@ fn parts(path: &Path) -> Result<Vec<Vec<u8>>> {
 }
 
 fn unpacked(part: &[u8]) -> io::Result<Vec<u8>> {
+    if part.starts_with(b"{") {
+        return Ok(part.to_vec());
+    }
     let mut json = Vec::new();
     zstd::Decoder::with_buffer(part)?.take(MAX_PART).read_to_end(&mut json)?;
     Ok(json)

@@ -14,9 +14,17 @@ pub(crate) fn new(now: Millis) -> String {
     let mut chance = [0; CHANCE];
     // Without chance two builds of one millisecond collide, and the second tries again.
     let _ = rustix::rand::getrandom(&mut chance, rustix::rand::GetRandomFlags::empty());
-    let digit = |value: u64| DIGITS[(value & 31) as usize] as char;
-    let time = (0..TIME).rev().map(|place| digit(now >> (5 * place)));
-    time.chain(chance.into_iter().map(|byte| digit(u64::from(byte)))).collect()
+    let chance = chance.into_iter().map(|byte| digit(u64::from(byte)));
+    time_of(now).chars().chain(chance).collect()
+}
+
+/// The beginning of the names of builds that began then; earlier ones come before it.
+pub(crate) fn time_of(now: Millis) -> String {
+    (0..TIME).rev().map(|place| digit(now >> (5 * place))).collect()
+}
+
+fn digit(value: u64) -> char {
+    DIGITS[(value & 31) as usize] as char
 }
 
 /// Whether a file name could be one.

@@ -5,6 +5,7 @@
 //!   <id>.build       a record (see `file`): what was built, every vertex with its structured key, how it ended; flocked
 //!                    while the build runs
 //!   <id>.logs/<n>    the output of a step, whole (see `logs`); nothing if it wrote nothing
+//!   trimmed          its time says when sizes were counted the last time
 //!   listings/<hex>   files of a COPY or a bind mount by the digest in their keys, zstd, shared by all records
 //! ```
 //!
@@ -42,7 +43,7 @@ pub use record::{
     Arg, Begin, End, ImageFacts, Keys, Millis, Miss, Other, Outcome, Record, Status, StepEnd, StepKey,
     Subject,
 };
-pub use recorder::{AskFate, Detail, Finished, Hits, Recorder, WriteDetail};
+pub use recorder::{AskCaches, AskFate, Detail, Finished, Hits, Recorder, WriteDetail};
 
 use std::fs;
 use std::io;
@@ -175,3 +176,7 @@ fn make_dir(path: &Path) -> io::Result<()> {
         made => made,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+mod tests;

@@ -4,7 +4,7 @@ use crate::record::Millis;
 use crate::{History, Result, file};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What is kept. BuildKit keeps 50 builds of two days (C-024); here a miss is explained by the build before, so that of
@@ -28,17 +28,49 @@ impl Default for Limits {
 /// A list of files that is used has a time of use that is at most this old.
 pub(crate) const TOUCHED: Duration = Duration::from_secs(86_400);
 
+/// A build that wrote more than this part of the limit is followed by a count of all sizes.
+const MUCH: u64 = 64;
+/// Sizes are counted at most this often otherwise.
+const BETWEEN: Duration = Duration::from_secs(15 * 60);
+
 impl History {
     /// Removes the oldest builds until the limits are kept, and lists of files that no build is left for. Running builds
     /// stay. Returns the ids of the removed builds.
+    ///
+    /// # Errors
+    /// When a directory cannot be read, or something in it not be removed.
     pub fn trim(&self, limits: &Limits, now: Millis) -> Result<Vec<String>> {
-        let oldest = now.saturating_sub(u64::try_from(limits.age.as_millis()).unwrap_or(u64::MAX));
-        let oldest_id = crate::id::new(oldest)[..9].to_owned();
+        self.mark_trimmed();
         let mut bytes = size_of_files(&self.listings_dir());
+        let (removed, kept) = self.remove_beyond(limits, now, |id| {
+            bytes += self.size(id);
+            bytes > limits.bytes
+        })?;
+        self.trim_listings(kept.last().map(String::as_str))?;
+        Ok(removed)
+    }
+
+    /// [`History::trim`] at the end of a build that wrote so many bytes: sizes are counted only now and then, since that
+    /// costs as much as a small build.
+    pub(crate) fn trim_after_build(&self, limits: &Limits, now: Millis, written: u64) -> Result<()> {
+        if written > limits.bytes / MUCH || self.is_untrimmed() {
+            return self.trim(limits, now).map(drop);
+        }
+        self.remove_beyond(limits, now, |_| false).map(drop)
+    }
+
+    /// Removes the builds that are too many, too old, or of which `too_much` says so; the newest are asked about first.
+    fn remove_beyond(
+        &self,
+        limits: &Limits,
+        now: Millis,
+        mut too_much: impl FnMut(&str) -> bool,
+    ) -> Result<(Vec<String>, Vec<String>)> {
+        let oldest = now.saturating_sub(u64::try_from(limits.age.as_millis()).unwrap_or(u64::MAX));
+        let oldest = crate::id::time_of(oldest);
         let (mut removed, mut kept) = (Vec::new(), Vec::new());
         for (place, id) in self.ids()?.into_iter().enumerate() {
-            bytes += self.size(&id);
-            let over = place >= limits.entries || id[..9] < *oldest_id || bytes > limits.bytes;
+            let over = place >= limits.entries || *id < *oldest || too_much(&id);
             if over && !file::is_held(&self.record_path(&id)) {
                 self.remove_files(&id)?;
                 removed.push(id);
@@ -46,8 +78,23 @@ impl History {
                 kept.push(id);
             }
         }
-        self.trim_listings(kept.last().map(String::as_str))?;
-        Ok(removed)
+        Ok((removed, kept))
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.dir.join("trimmed")
+    }
+
+    /// Whether sizes were not counted for a while.
+    fn is_untrimmed(&self) -> bool {
+        let trimmed = fs::metadata(self.marker()).and_then(|meta| meta.modified());
+        // A clock that was set back counts as long ago.
+        trimmed.ok().and_then(|trimmed| trimmed.elapsed().ok()).is_none_or(|since| since > BETWEEN)
+    }
+
+    fn mark_trimmed(&self) {
+        // Without it sizes are counted too often.
+        drop(fs::write(self.marker(), ""));
     }
 
     /// Removes lists of files that only builds before `oldest` used; all of them if there is no build left.

@@ -36,12 +36,12 @@ impl History {
         true
     }
 
-    /// Writes a list; it appears whole or not at all.
+    /// Writes a list; it appears whole or not at all. Gives its size on disk.
     pub(crate) fn write_listing(
         &self,
         digest: &Digest,
         write: &dyn Fn(&mut dyn Write) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         make_dir(&self.listings_dir())?;
         let path = self.listing_path(digest);
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
@@ -50,8 +50,9 @@ impl History {
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
             let mut out = BufWriter::with_capacity(64 << 10, zstd::Encoder::new(file, LEVEL)?);
             write(&mut out)?;
-            out.into_inner().map_err(|error| error.into_error())?.finish()?;
-            std::fs::rename(&partial, &path)
+            let file = out.into_inner().map_err(|error| error.into_error())?.finish()?;
+            std::fs::rename(&partial, &path)?;
+            Ok(file.metadata()?.len())
         })();
         if written.is_err() {
             drop(std::fs::remove_file(&partial));

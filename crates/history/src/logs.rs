@@ -35,6 +35,8 @@ struct Shared {
 struct Open {
     files: HashMap<String, BufWriter<File>>,
     ended: bool,
+    /// Bytes of all lines.
+    written: u64,
     error: Option<io::Error>,
 }
 
@@ -53,6 +55,7 @@ impl Logs {
     /// Adds a line to the log `name`. Errors are kept for [`Logs::finish`].
     pub(crate) fn line(&self, name: &str, since: Duration, stream: Stream, line: &[u8]) {
         let mut open = self.shared.lock();
+        open.written += line.len() as u64;
         let (dir, flusher) = (&self.dir, &self.flusher);
         let written = (|| {
             if !open.files.contains_key(name) {
@@ -77,6 +80,11 @@ impl Logs {
         if let Err(error) = written {
             open.error.get_or_insert(error);
         }
+    }
+
+    /// Bytes of the output so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.shared.lock().written
     }
 
     fn create(&self, dir: &PathBuf, name: &str) -> io::Result<File> {

@@ -151,6 +151,9 @@ pub struct Miss {
 pub struct StepEnd {
     /// How it ended.
     pub outcome: Outcome,
+    /// The cache elsewhere that had its result, if it was not the store's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_from: Option<String>,
     /// When its execution began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Millis>,

@@ -1,14 +1,16 @@
 //! A build that is being recorded.
 
+mod reasons;
+
 use crate::cause::Cause;
-use crate::explain::{Comparison, Facts, Fate, Reason};
+use crate::explain::{Fate, Reason};
 use crate::file::{Part, append, create};
 use crate::limits::Limits;
 use crate::logs::Logs;
-use crate::record::{Begin, End, ImageFacts, Keys, Miss, Other, Outcome, Record, Status, StepEnd};
+use crate::mask::Secrets;
+use crate::record::{Begin, End, ImageFacts, Keys, Other, Outcome, Record, Status, StepEnd};
 use crate::{History, id, millis};
-use rbuild_copy::KeyEntry;
-use rbuild_event::{Event, MissCause, VertexId};
+use rbuild_event::{Event, VertexId};
 use rbuild_oci::Digest;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -63,6 +65,9 @@ pub struct Finished {
 /// Asks the store about a definition key.
 pub type AskFate = dyn Fn(&Digest) -> Fate + Send + Sync;
 
+/// Names remote caches that could not be read.
+pub type AskCaches = dyn Fn() -> Vec<String> + Send + Sync;
+
 /// Records one build and explains its misses. Clones record the same build.
 #[derive(Clone)]
 pub struct Recorder {
@@ -72,8 +77,10 @@ pub struct Recorder {
 struct Shared {
     history: History,
     begin: Begin,
+    secrets: Secrets,
     logs: Logs,
     fate: Box<AskFate>,
+    failed_caches: OnceLock<Box<AskCaches>>,
     state: Mutex<State>,
     build: OnceLock<Build>,
 }
@@ -81,7 +88,8 @@ struct Shared {
 /// What is known when all keys are.
 struct Build {
     keys: Keys,
-    hits: Vec<Hits>,
+    /// Of the last attempt: a build begins again when a cache elsewhere does not keep its word.
+    hits: Mutex<Vec<Hits>>,
     details: HashMap<Digest, Detail>,
     no_cache_at_all: bool,
     against: OnceLock<(Option<Record>, Vec<Option<usize>>)>,
@@ -92,11 +100,10 @@ struct State {
     file: Option<File>,
     work: BTreeMap<VertexId, Work>,
     warnings: Vec<String>,
-    failed_caches: Vec<String>,
     reasons: HashMap<usize, Known>,
     /// Places of steps that were executed, and of sources that changed.
     missed: BTreeSet<usize>,
-    writer: Option<JoinHandle<io::Result<()>>>,
+    writer: Option<JoinHandle<io::Result<u64>>>,
     error: Option<String>,
 }
 
@@ -117,16 +124,27 @@ struct Work {
 }
 
 impl Recorder {
-    /// Begins a record. `id` and `version` of `begin` are filled in.
+    /// Begins a record. `id` and `version` of `begin` are filled in; `secrets` are masked in all that is told.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn begin(history: History, begin: Begin, fate: Box<AskFate>) -> io::Result<Self> {
+    pub fn begin(history: History, begin: Begin, secrets: Secrets, fate: Box<AskFate>) -> io::Result<Self> {
         let (begin, mut file) = named(&history, begin)?;
         append(&mut file, &Part::Begin(&begin))?;
         let logs = Logs::new(history.logs_dir(&begin.id));
         let state = Mutex::new(State { file: Some(file), ..State::default() });
-        Ok(Self { shared: Arc::new(Shared { history, begin, logs, fate, state, build: OnceLock::new() }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                history,
+                begin,
+                secrets,
+                logs,
+                fate,
+                failed_caches: OnceLock::new(),
+                state,
+                build: OnceLock::new(),
+            }),
+        })
     }
 
     /// The build's name.
@@ -145,9 +163,10 @@ impl Recorder {
         self.shared.keys(keys, hits, details, no_cache_at_all);
     }
 
-    /// A remote cache that might have had results could not be read.
-    pub fn remote_cache_failed(&self, name: impl Into<String>) {
-        self.shared.lock().failed_caches.push(name.into());
+    /// Whom to ask for the names of remote caches that could not be read so far; asked at each miss. Only the first call
+    /// counts.
+    pub fn ask_failed_caches(&self, ask: Box<AskCaches>) {
+        drop(self.shared.failed_caches.set(ask));
     }
 
     /// A step is about to be executed; what it depends on has been explained. The reason is found by calling the result,
@@ -182,6 +201,22 @@ fn named(history: &History, begin: Begin) -> io::Result<(Begin, File)> {
     }
 }
 
+impl Build {
+    fn hits(&self) -> MutexGuard<'_, Vec<Hits>> {
+        self.hits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of the step with this number.
+    fn place(&self, vertex: VertexId) -> Option<usize> {
+        self.hits().iter().position(|hit| hit.vertex == vertex)
+    }
+
+    /// The number of the step in this place.
+    fn vertex(&self, place: usize) -> Option<VertexId> {
+        self.hits().get(place).map(|hit| hit.vertex)
+    }
+}
+
 fn since(started: Option<SystemTime>, at: SystemTime) -> Duration {
     started.and_then(|started| at.duration_since(started).ok()).unwrap_or_default()
 }
@@ -194,7 +229,7 @@ impl Shared {
     fn event(&self, event: &Event) {
         match event {
             Event::Declared { vertex, name } => {
-                self.lock().work.entry(*vertex).or_default().name.clone_from(name);
+                self.lock().work.entry(*vertex).or_default().name = self.secrets.plain(name);
             }
             Event::Started { vertex, at } => {
                 let mut state = self.lock();
@@ -206,16 +241,20 @@ impl Shared {
                 let started = self.lock().work.get(vertex).and_then(|work| work.started);
                 self.logs.line(&vertex.to_string(), since(started, *at), *stream, line);
             }
-            Event::Cached { vertex, .. } => self.ended(*vertex, Outcome::Cached, None, None),
+            Event::Cached { vertex, from } => {
+                let from = from.as_ref().map(ToString::to_string);
+                self.lock().work.entry(*vertex).or_default().end.cached_from = from;
+                self.ended(*vertex, Outcome::Cached, None, None);
+            }
             Event::Completed { vertex, at } => self.ended(*vertex, Outcome::Executed, Some(*at), None),
             Event::Failed { vertex, at, error } => {
-                self.ended(*vertex, Outcome::Failed, Some(*at), Some(error.clone()));
+                self.ended(*vertex, Outcome::Failed, Some(*at), Some(self.secrets.plain(error)));
             }
             Event::Canceled { vertex, at } => self.ended(*vertex, Outcome::Canceled, Some(*at), None),
             Event::Note { vertex, text } => {
-                self.lock().work.entry(*vertex).or_default().end.notes.push(text.clone());
+                self.lock().work.entry(*vertex).or_default().end.notes.push(self.secrets.plain(text));
             }
-            Event::Warning { text } => self.lock().warnings.push(text.clone()),
+            Event::Warning { text } => self.lock().warnings.push(self.secrets.plain(text)),
             // Reasons are known here in more detail.
             Event::Missed { .. } | Event::Status { .. } => {}
         }
@@ -224,7 +263,7 @@ impl Shared {
     fn ended(&self, vertex: VertexId, outcome: Outcome, at: Option<SystemTime>, error: Option<String>) {
         let name = vertex.to_string();
         let log = at.is_some_and(|_| self.logs.close(&name));
-        let place = self.build.get().and_then(|build| build.hits.iter().position(|hit| hit.vertex == vertex));
+        let place = self.build.get().and_then(|build| build.place(vertex));
         let mut state = self.lock();
         let reason = place.and_then(|place| state.reasons.get(&place).cloned());
         let work = state.work.entry(vertex).or_default();
@@ -243,6 +282,14 @@ impl Shared {
     }
 
     fn keys(&self, keys: Keys, hits: Vec<Hits>, details: Vec<Detail>, no_cache_at_all: bool) {
+        if let Some(build) = self.build.get() {
+            // The same keys, for steps with other numbers.
+            *build.hits() = hits;
+            let mut state = self.lock();
+            state.missed.clear();
+            state.reasons.clear();
+            return;
+        }
         let mut missing: BTreeMap<Digest, Detail> = BTreeMap::new();
         for detail in &details {
             if !missing.contains_key(&detail.digest) && !self.history.touch_listing(&detail.digest) {
@@ -254,107 +301,16 @@ impl Shared {
         if !missing.is_empty() {
             let history = self.history.clone();
             let write = move || {
-                missing.values().try_for_each(|detail| history.write_listing(&detail.digest, &*detail.write))
+                let write = |detail: &Detail| history.write_listing(&detail.digest, &*detail.write);
+                missing.values().map(write).sum()
             };
             // Without a thread the lists are missing, and later misses name no files.
             state.writer = std::thread::Builder::new().name("history".into()).spawn(write).ok();
         }
         let details = details.into_iter().map(|detail| (detail.digest, detail)).collect();
+        let hits = Mutex::new(hits);
         let build = Build { keys, hits, details, no_cache_at_all, against: OnceLock::new() };
-        // The keys of a build are told once.
         drop(self.build.set(build));
-    }
-
-    /// The files behind a digest, also while they are still being written.
-    fn listing(&self, build: &Build, digest: &Digest) -> Option<Vec<KeyEntry>> {
-        if let Some(listing) = self.history.listing(digest) {
-            return Some(listing);
-        }
-        let mut bytes = Vec::new();
-        (build.details.get(digest)?.write)(&mut bytes).ok()?;
-        rbuild_copy::read_listing(&*bytes, usize::MAX).ok()
-    }
-
-    fn explain(&self, step: usize) -> Option<rbuild_event::Miss> {
-        let build = self.build.get()?;
-        let (previous, matched) = build.against.get_or_init(|| {
-            let found = self.history.previous(&self.begin.id, &self.begin.subject, &build.keys.dockerfile);
-            let matched = match found.as_ref().and_then(|record| record.keys.as_ref()) {
-                Some(keys) => {
-                    let same_file = keys.dockerfile == build.keys.dockerfile;
-                    crate::align(&keys.steps, &build.keys.steps, same_file)
-                }
-                None => vec![None; build.keys.steps.len()],
-            };
-            (found, matched)
-        });
-        let comparison = Comparison::aligned(previous.as_ref(), &build.keys, matched.as_slice());
-        let listings = |digest: &Digest| self.listing(build, digest);
-        let reason = if build.keys.steps.get(step)?.cacheable {
-            let failed_caches = self.lock().failed_caches.clone();
-            let facts = Facts {
-                fate: &*self.fate,
-                missed: &|place| self.lock().missed.contains(&place),
-                no_cache_at_all: build.no_cache_at_all,
-                failed_caches: &failed_caches,
-                listings: &listings,
-            };
-            comparison.reason(step, &facts)?
-        } else if comparison.source_changed(step) {
-            Reason { follows: None, causes: comparison.own_causes(step, &listings) }
-        } else {
-            return None;
-        };
-        let causes = reason.causes.into_iter().map(Cause::shortened).collect();
-        let mut reason = Reason { causes, ..reason };
-        if reason.follows.is_none() {
-            reason.follows = self.same_root(step, &reason.causes);
-        }
-        let root = match reason.follows {
-            None => (step, reason.causes.clone()),
-            Some(need) => {
-                let known = self.lock().reasons.get(&need).map(|known| known.root.clone());
-                known.unwrap_or_else(|| (need, comparison.changes_below(need, &listings)))
-            }
-        };
-        let known = Known { step, reason, root };
-        let miss = self.miss(build, &known);
-        let event = rbuild_event::Miss {
-            text: miss.text,
-            follows: miss.follows.and_then(|need| build.hits.get(need)).map(|hit| hit.vertex),
-            causes: miss
-                .causes
-                .iter()
-                .map(|cause| MissCause { kind: cause.kind(), text: cause.to_string() })
-                .collect(),
-            expected: miss.follows.is_some() && known.root.1.contains(&Cause::NeverBuilt),
-        };
-        let mut state = self.lock();
-        state.missed.insert(step);
-        state.reasons.insert(step, known);
-        Some(event)
-    }
-
-    /// One changed ARG, ENV or --no-cache meets many steps. The first of them is the root of all.
-    fn same_root(&self, step: usize, causes: &[Cause]) -> Option<usize> {
-        let state = self.lock();
-        let others = state.reasons.values().filter(|other| other.step != step);
-        let roots = others.filter(|other| other.root.0 == other.step);
-        let same = roots.filter(|root| {
-            !causes.is_empty()
-                && causes.iter().all(|cause| !cause.is_of_one_step() && root.root.1.contains(cause))
-        });
-        same.map(|root| root.step).min()
-    }
-
-    fn miss(&self, build: &Build, known: &Known) -> Miss {
-        let against = build.against.get().and_then(|(record, _)| record.as_ref());
-        Miss {
-            follows: known.reason.follows,
-            causes: known.reason.causes.clone(),
-            against: against.map(|record| record.begin.id.clone()),
-            text: text(&build.keys, known),
-        }
     }
 
     fn finish(&self, finished: Finished, limits: &Limits) -> Option<String> {
@@ -363,17 +319,20 @@ impl Shared {
         if let Err(error) = logs {
             state.failed(&error);
         }
+        let mut listed = 0;
         match state.writer.take().map(JoinHandle::join) {
             Some(Ok(Err(error))) => state.failed(&error),
             Some(Err(_)) => state.failed(&io::Error::other("a thread ended early")),
-            Some(Ok(Ok(()))) | None => {}
+            Some(Ok(Ok(bytes))) => listed = bytes,
+            None => {}
         }
         let mut work = std::mem::take(&mut state.work);
-        let hits = self.build.get().map_or(&[][..], |build| &build.hits);
+        let hits = self.build.get().map(|build| build.hits().clone()).unwrap_or_default();
         let steps: Vec<StepEnd> = hits.iter().map(|hit| step_end(*hit, work.remove(&hit.vertex))).collect();
         let executed = steps.iter().any(|step| step.outcome == Outcome::Executed);
         let other = work.into_values().map(|work| Other { name: work.name, end: work.end }).collect();
         let Finished { status, exit, error, image } = finished;
+        let error = error.map(|error| self.secrets.plain(&error));
         let warnings = std::mem::take(&mut state.warnings);
         let end =
             End { ended: millis(SystemTime::now()), status, exit, error, image, steps, other, warnings };
@@ -382,9 +341,10 @@ impl Shared {
         state.file = None;
         let problem = state.error.take();
         drop(state);
-        // Counting costs more than a build of nothing, so that pays for it now and then.
+        // Even listing names is much for a build of nothing, so that pays for it now and then.
         if executed || self.begin.id.ends_with(['0', '1']) {
-            drop(self.history.trim(limits, end.ended));
+            // What could not be removed now is met again.
+            drop(self.history.trim_after_build(limits, end.ended, self.logs.written() + listed));
         }
         problem.map(|problem| format!("the record of this build is incomplete: {problem}"))
     }
@@ -397,42 +357,6 @@ fn step_end(hit: Hits, work: Option<Work>) -> StepEnd {
         end.outcome = Outcome::Skipped;
     }
     end
-}
-
-/// The whole reason in one line.
-fn text(keys: &Keys, known: &Known) -> String {
-    let (root, causes) = &known.root;
-    let Some(need) = known.reason.follows else { return joined(&known.reason.causes) };
-    let name = |step: usize| {
-        let name = keys.steps.get(step).map_or("", |step| &step.name);
-        let short: String = name.chars().take(NAME).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if short.len() < name.len() { short + "…" } else { short }
-    };
-    let depends = keys.steps.get(known.step).is_some_and(|step| step.needs.contains(&need));
-    let mut text = format!("{} {}", if depends { "follows from" } else { "same as" }, name(need));
-    if *root != need {
-        text.push_str(&format!(", from {}", name(*root)));
-    }
-    if !causes.is_empty() {
-        text.push_str(&format!(": {}", joined(causes)));
-    }
-    // A new base image brings its own environment.
-    let based = causes.iter().any(|cause| matches!(cause, Cause::BaseImage { .. } | Cause::Platform { .. }));
-    let own = known.reason.causes.iter().filter(|own| !causes.contains(own));
-    let own: Vec<Cause> = own
-        .filter(|own| !based || matches!(own, Cause::Instruction { .. } | Cause::Files { .. }))
-        .cloned()
-        .collect();
-    if !own.is_empty() {
-        text.push_str(&format!("; also: {}", joined(&own)));
-    }
-    text
-}
-
-fn joined(causes: &[Cause]) -> String {
-    let shown: Vec<String> = causes.iter().take(CAUSES).map(ToString::to_string).collect();
-    let more = causes.len().saturating_sub(CAUSES);
-    shown.join("; ") + &if more > 0 { format!("; and {more} more") } else { String::new() }
 }
 
 impl State {

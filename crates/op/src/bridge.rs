@@ -1,6 +1,7 @@
 //! From tokio to threads that may block or compute.
 
 use rbuild_solver::OpError;
+use rbuild_store::Store;
 
 /// Runs blocking or computing work on a thread of its own and waits for it without blocking the runtime. Work that is
 /// parallel inside uses rayon's pool from there.
@@ -16,4 +17,20 @@ where
             Err(error) => Err(Box::new(error)),
         },
     }
+}
+
+/// [`blocking`] work that writes to the store: it is done once more if the disk was full and unused cache could be removed.
+pub(crate) async fn writing<T>(
+    store: &Store,
+    work: impl Fn() -> Result<T, OpError> + Send + 'static,
+) -> Result<T, OpError>
+where
+    T: Send + 'static,
+{
+    let store = store.clone();
+    blocking(move || match work() {
+        Err(error) if store.makes_room_after(&*error) => work(),
+        done => done,
+    })
+    .await
 }

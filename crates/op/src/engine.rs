@@ -1,6 +1,6 @@
 //! What the operations share: bringing layers into the form that somebody needs.
 
-use crate::bridge::blocking;
+use crate::bridge::{blocking, writing};
 use crate::error::OpFailure;
 use crate::exec::{BoundCell, CacheMountSource};
 use crate::fetch::{BlobFetcher, PulledLayer};
@@ -106,6 +106,8 @@ pub struct Engine {
     pub(crate) used_caches: Mutex<BTreeMap<Digest, String>>,
     /// Imported layers that could not be had: no record with one of them is used in this build.
     pub(crate) lost: Mutex<HashSet<LayerId>>,
+    /// Their blobs.
+    pub(crate) lost_blobs: Mutex<HashSet<Digest>>,
     /// SOURCE_DATE_EPOCH that imported layers were packed under, as far as they have one.
     pub(crate) epochs: Mutex<HashMap<LayerId, Option<i64>>>,
 }
@@ -148,6 +150,7 @@ impl Engine {
             fresh_caches: Mutex::default(),
             used_caches: Mutex::default(),
             lost: Mutex::default(),
+            lost_blobs: Mutex::default(),
             epochs: Mutex::default(),
         }
     }
@@ -261,11 +264,11 @@ impl Engine {
 
     async fn materialize(&self, layer: &Arc<Layer>, recipe: Arc<Recipe>) -> Result<PathBuf, OpError> {
         let (store, row) = (self.store.clone(), written_row(layer));
-        let dir = blocking(move || -> Result<PathBuf, OpError> {
+        let dir = writing(&self.store, move || -> Result<PathBuf, OpError> {
             let ingest = store.new_layer_dir()?;
             rbuild_snapshot::materialize(&recipe, &ingest.upper)?;
             let dir = store.commit_layer_dir(ingest, &row.id)?;
-            store.put_layer(row)?;
+            store.put_layer(row.clone())?;
             Ok(dir)
         });
         let dir = dir.await?;
@@ -295,7 +298,7 @@ impl Engine {
         let packed = self.blob_of(layer, step).await?;
         let store = self.store.clone();
         let rows = layer.is_pulled().then(|| self.pulled_rows(layer, &packed)).transpose()?;
-        let unpacked = blocking(move || -> Result<PathBuf, OpError> {
+        let unpacked = writing(&self.store, move || -> Result<PathBuf, OpError> {
             let ingest = store.new_layer_dir()?;
             let blob = store.open_blob(&packed.descriptor.digest)?;
             let dest = std::fs::File::open(&ingest.upper)?;
@@ -314,8 +317,8 @@ impl Engine {
                 ingest.set_note(&crate::implied::to_note(&unpacked.implied_parents))?;
             }
             let dir = store.commit_layer_dir(ingest, &id)?;
-            if let Some(rows) = rows {
-                store.write(&rows)?;
+            if let Some(rows) = &rows {
+                store.write(rows)?;
             }
             Ok(dir)
         })
@@ -500,7 +503,7 @@ impl Engine {
             }
             if layer.is_imported() {
                 // Not worth a download: it equals nothing but itself.
-                return Ok(layer.id);
+                return Ok(layer.pulled.get().map_or(layer.id, |pulled| pulled.diff_id));
             }
             let entries = self.entries_of_top(root, step).await?;
             let content = blocking(move || rbuild_snapshot::content_digest(entries.as_slice())).await?;
@@ -556,7 +559,7 @@ impl Engine {
         if !layer.is_imported() {
             row.content_digest = Some(layer.id);
         }
-        Ok(Batch::new().layer(row).packed(pulled_form(packed, self.epoch_of(layer))))
+        Ok(Batch::new().layer(row).packed(pulled_form(layer, packed, self.epoch_of(layer))))
     }
 
     /// Keeps a record, at once or as soon as the store has the bytes of all its layers.
@@ -611,7 +614,7 @@ impl Engine {
                     Some(pulled) if layer.is_imported() => {
                         let packed =
                             PackedLayer { diff_id: pulled.diff_id, descriptor: pulled.descriptor.clone() };
-                        let form = pulled_form(&packed, self.epoch_of(layer));
+                        let form = pulled_form(layer, &packed, self.epoch_of(layer));
                         batch.layer(store_row(layer, LayerKind::Pulled)).packed(form)
                     }
                     Some(_) => batch.layer(store_row(layer, LayerKind::Pulled)),
@@ -675,9 +678,9 @@ fn written_row(layer: &Layer) -> rbuild_store::Layer {
 }
 
 /// What the store is told of a registry's own blob.
-fn pulled_form(packed: &PackedLayer, epoch: Option<i64>) -> Packed {
+fn pulled_form(layer: &Layer, packed: &PackedLayer, epoch: Option<i64>) -> Packed {
     Packed {
-        layer: packed.diff_id,
+        layer: layer.id,
         codec: PULLED.to_owned(),
         epoch,
         diff_id: packed.diff_id,

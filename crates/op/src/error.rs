@@ -13,6 +13,18 @@ pub enum OpFailure {
         /// Exit code, or 128 + signal.
         code: i32,
     },
+    /// The process of a RUN ended badly, and there is no room on the store's file system.
+    #[error(
+        "no space left on the file system of {}: {source}; free some with `rbuild prune`, or move the store with \
+         $RBUILD_ROOT",
+        store.display()
+    )]
+    DiskFull {
+        /// The root of the store.
+        store: std::path::PathBuf,
+        /// How the process ended.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The build was stopped while this operation ran.
     #[error("canceled")]
     Canceled,

@@ -117,6 +117,10 @@ mod tests {
             let line = line.as_bytes().to_vec();
             Event::Log { vertex, stream: Stream::Stdout, line, at: later }
         };
+        let missed = |vertex, text: &str, expected| {
+            let miss = rbuild_event::Miss { text: text.into(), expected, ..rbuild_event::Miss::default() };
+            Event::Missed { vertex, miss }
+        };
         let mut plain = Plain::new(Vec::new());
         for event in [
             Event::Declared { vertex: 0, name: "[1/3] FROM debian".into() },
@@ -125,8 +129,10 @@ mod tests {
             Event::Cached { vertex: 0, from: None },
             Event::Started { vertex: 2, at: start },
             Event::Started { vertex: 1, at: start },
+            missed(1, "main.c changed", false),
             log(1, "cc main.c"),
             log(2, "ok"),
+            missed(2, "follows from a first build", true),
             Event::Completed { vertex: 1, at: later },
             Event::Failed { vertex: 2, at: later, error: "exit code: 1".into() },
             Event::Warning { text: "legacy flag".into() },

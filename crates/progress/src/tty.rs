@@ -184,6 +184,10 @@ mod tests {
         tty.event(&Event::Declared { vertex: 1, name: "[2/2] RUN make".into() });
         tty.event(&Event::Cached { vertex: 0, from: None });
         tty.event(&Event::Started { vertex: 1, at: start });
+        for (text, follows) in [("main.c changed", None), ("follows", Some(0))] {
+            let miss = rbuild_event::Miss { text: text.into(), follows, ..rbuild_event::Miss::default() };
+            tty.event(&Event::Missed { vertex: 1, miss });
+        }
         for n in 0..8 {
             let line = format!("line {n}").into_bytes();
             tty.event(&Event::Log { vertex: 1, stream: Stream::Stderr, line, at: start });
@@ -200,6 +204,7 @@ mod tests {
         tty.event(&Event::Completed { vertex: 1, at: start + Duration::from_secs(2) });
         tty.finish();
         let seen = term.contents();
+        assert!(seen.contains("    cache miss: main.c changed"), "{seen}");
         assert!(seen.contains(" => [2/2] RUN make  2.0s") && !seen.contains("# line 7"), "{seen}");
     }
 }

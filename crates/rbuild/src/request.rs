@@ -19,7 +19,9 @@ use rbuild_frontend::gitref::{GitRef, GitRefError};
 use rbuild_oci::{Platform, Reference};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ pub(crate) struct Prepared {
     /// Lines to show before the build: ignored flags and the like.
     pub(crate) warnings: Vec<String>,
     /// Holds a context that came on standard input.
-    _spool: Option<tempfile::NamedTempFile>,
+    _spool: Option<File>,
 }
 
 /// Resolves the command line against the environment and the file system.
@@ -78,7 +80,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
     Ok(Prepared { request, warnings, _spool: spool })
 }
 
-type Sources = (ContextSource, DockerfileSource, Option<tempfile::NamedTempFile>);
+type Sources = (ContextSource, DockerfileSource, Option<File>);
 
 fn sources(args: &BuildArgs) -> Result<Sources> {
     let Some(context) = args.context.as_deref() else {
@@ -170,15 +172,16 @@ fn context_from_stdin(file: Option<&OsStr>) -> Result<Sources> {
         let dockerfile = DockerfileSource::Text { name: "<stdin>".into(), text };
         return Ok((ContextSource::Empty, dockerfile, None));
     }
-    let mut spool =
-        tempfile::NamedTempFile::new().context("creating a file for the context from standard input")?;
+    // Without a name, so that it is gone however this process ends.
+    let mut spool = tempfile::tempfile().context("creating a file for the context from standard input")?;
     spool
         .write_all(&start)
         .and_then(|()| std::io::copy(&mut stdin, &mut spool).map(drop))
         .context("spooling the context from standard input")?;
     let dockerfile =
         file.map_or(DockerfileSource::Default, |file| DockerfileSource::Path(PathBuf::from(file)));
-    Ok((ContextSource::Archive(spool.path().to_owned()), dockerfile, Some(spool)))
+    let path = PathBuf::from(format!("/proc/self/fd/{}", spool.as_raw_fd()));
+    Ok((ContextSource::Archive(path), dockerfile, Some(spool)))
 }
 
 /// gzip, bzip2, xz and zstd by their magic numbers, tar by `ustar` or by a header's checksum field.

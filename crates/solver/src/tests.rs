@@ -21,6 +21,8 @@ struct Fake {
     makes: Option<&'static str>,
     link: bool,
     fails: bool,
+    /// Finds that what it stands on is gone.
+    loses: bool,
     takes: Duration,
 }
 
@@ -58,6 +60,9 @@ impl Op for FakeOp {
             return Err("stopped".into());
         }
         self.ran.lock().unwrap().push(self.fake.name);
+        if self.fake.loses {
+            return Err(ResultLost("blob x".into()).into());
+        }
         if self.fake.fails {
             return Err("exit code 7".into());
         }
@@ -86,6 +91,9 @@ struct Kept {
 #[derive(Default)]
 struct MemoryCache {
     kept: Mutex<HashMap<Digest, Kept>>,
+    /// A cache elsewhere, and how often it was asked.
+    elsewhere: Mutex<Option<Arc<MemoryCache>>>,
+    asked: AtomicUsize,
     locks: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -101,6 +109,9 @@ impl CacheStore<String> for MemoryCache {
     }
 
     fn knows_operation(&self, operation: &Digest) -> Result<bool, OpError> {
+        if let Some(elsewhere) = &*self.elsewhere.lock().unwrap() {
+            return elsewhere.knows_operation(operation);
+        }
         Ok(self.kept.lock().unwrap().values().any(|kept| kept.operation == *operation))
     }
 
@@ -115,6 +126,33 @@ impl CacheStore<String> for MemoryCache {
             kept.operation == *op && kept.inputs == Some(*inputs) && kept.parent.as_ref() == parent
         };
         Ok(kept.values().find(same).map(|kept| kept.output.clone()))
+    }
+
+    async fn lookup_elsewhere(&self, keys: &[Digest]) -> Result<Vec<Option<Elsewhere<String>>>, OpError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let elsewhere = self.elsewhere.lock().unwrap();
+        let Some(elsewhere) = &*elsewhere else { return Ok(vec![None; keys.len()]) };
+        let found = elsewhere.lookup(keys)?.into_iter();
+        Ok(found.map(|found| found.map(|output| Elsewhere { output, origin: "far".into() })).collect())
+    }
+
+    async fn lookup_content_elsewhere(
+        &self,
+        op: &Digest,
+        inputs: &Digest,
+        parent: Option<&String>,
+    ) -> Result<Option<Elsewhere<String>>, OpError> {
+        let elsewhere = self.elsewhere.lock().unwrap().clone();
+        let Some(elsewhere) = elsewhere else { return Ok(None) };
+        let found = elsewhere.lookup_content(op, inputs, parent).await?;
+        Ok(found.map(|output| Elsewhere { output, origin: "far".into() }))
+    }
+
+    fn adopt(&self, key: &Digest) -> Result<(), OpError> {
+        let elsewhere = self.elsewhere.lock().unwrap();
+        let kept = elsewhere.as_ref().unwrap().kept.lock().unwrap()[key].clone();
+        self.kept.lock().unwrap().insert(*key, kept);
+        Ok(())
     }
 
     fn commit(&self, entry: CacheEntry<'_, String>) -> Result<(), OpError> {
@@ -141,8 +179,20 @@ struct Built {
     most_at_once: usize,
 }
 
+mod elsewhere;
+
 /// Builds the last of `fakes`; names decide the operation's key.
 async fn build(cache: &Arc<MemoryCache>, fakes: &[Fake], options: SolveOptions) -> Built {
+    build_watched(cache, fakes, options, Reporter::silent(), None).await
+}
+
+async fn build_watched(
+    cache: &Arc<MemoryCache>,
+    fakes: &[Fake],
+    options: SolveOptions,
+    reporter: Reporter,
+    observer: Option<Arc<dyn Observer>>,
+) -> Built {
     let mut vertices: Vec<Vertex> = Vec::new();
     for fake in fakes {
         let op = rbuild_ir::Op::Mkdir(MkdirOp { path: fake.name.into(), user: String::new(), epoch: None });
@@ -171,9 +221,10 @@ async fn build(cache: &Arc<MemoryCache>, fakes: &[Fake], options: SolveOptions) 
     let solver = Solver {
         cache: cache.clone(),
         options,
-        reporter: Reporter::silent(),
-        observer: None,
+        reporter,
+        observer,
         cancel: CancellationToken::new(),
+        declared: Arc::default(),
     };
     let result = solver.solve(plan, ops, Arc::new(|_, _| {})).await;
     let ran = ran.lock().unwrap().clone();
@@ -319,4 +370,95 @@ async fn two_builds_of_one_cache_run_each_step_once() {
     );
     assert_eq!(builds.0.ran.len() + builds.1.ran.len(), 3);
     assert_eq!(target(&builds.0), target(&builds.1));
+}
+
+/// Writes down what it hears; its reason is the step's number.
+#[derive(Default)]
+struct Watch {
+    heard: Mutex<Vec<String>>,
+}
+
+impl Observer for Watch {
+    fn keyed(&self, steps: &[Keyed<'_>]) {
+        let told = steps.iter().map(|step| {
+            let flag = |name: &'static str, is: bool| if is { name } else { "" };
+            let flags =
+                [flag(" hit", step.hit), flag(" needed", step.needed), flag(" ignored", step.ignored)];
+            format!("{} on {:?}{}", step.operation.preimage, step.depends_on, flags.concat())
+        });
+        self.heard.lock().unwrap().extend(told);
+    }
+
+    fn missed(&self, step: usize) -> Option<Explanation> {
+        self.heard.lock().unwrap().push(format!("missed {step}"));
+        Some(Box::new(move || {
+            Some(rbuild_event::Miss { text: format!("reason {step}"), ..rbuild_event::Miss::default() })
+        }))
+    }
+}
+
+/// What the observer heard, and the events but for declarations.
+async fn watched(
+    cache: &Arc<MemoryCache>,
+    fakes: &[Fake],
+    options: SolveOptions,
+) -> (Vec<String>, Vec<String>) {
+    use rbuild_event::Event;
+    let watch = Arc::new(Watch::default());
+    let events: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&events);
+    let reporter = Reporter::new(move |event| {
+        let text = match event {
+            Event::Started { vertex, .. } => format!("started {vertex}"),
+            Event::Completed { vertex, .. } => format!("completed {vertex}"),
+            Event::Failed { vertex, .. } => format!("failed {vertex}"),
+            Event::Cached { vertex, .. } => format!("cached {vertex}"),
+            Event::Missed { vertex, miss } => format!("{vertex}: {}", miss.text),
+            _ => return,
+        };
+        sink.lock().unwrap().push(text);
+    });
+    drop(build_watched(cache, fakes, options, reporter, Some(Arc::clone(&watch) as _)).await);
+    let heard = watch.heard.lock().unwrap().clone();
+    let events = events.lock().unwrap().clone();
+    (heard, events)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_hears_of_keys_and_of_each_miss_before_its_end() {
+    let cache = Arc::default();
+    let fakes = [step("base", None, &[]), step("run", Some(0), &[]), step("copy", Some(1), &[0])];
+    let (heard, events) = watched(&cache, &fakes, SolveOptions::default()).await;
+    assert_eq!(
+        heard,
+        [
+            "\"base\" on [] needed",
+            "\"run\" on [0] needed",
+            "\"copy\" on [1, 0] needed",
+            "missed 0",
+            "missed 1",
+            "missed 2"
+        ]
+    );
+    for step in 0..3 {
+        let at =
+            |text: String| events.iter().position(|event| *event == text).unwrap_or_else(|| panic!("{text}"));
+        let places =
+            [format!("started {step}"), format!("{step}: reason {step}"), format!("completed {step}")]
+                .map(at);
+        assert!(places.is_sorted(), "{events:?}");
+    }
+    let (heard, events) = watched(&cache, &fakes, SolveOptions::default()).await;
+    assert_eq!(heard, ["\"base\" on [] hit", "\"run\" on [0] hit", "\"copy\" on [1, 0] hit needed"]);
+    assert_eq!(events, ["cached 0", "cached 1", "cached 2"]);
+    let all = SolveOptions { no_cache: NoCache::All, ..SolveOptions::default() };
+    let (heard, _) = watched(&cache, &fakes, all).await;
+    assert_eq!(heard[0], "\"base\" on [] needed ignored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_fails_was_explained() {
+    let fakes = [Fake { fails: true, ..step("bad", None, &[]) }];
+    let (_, events) = watched(&Arc::default(), &fakes, SolveOptions::default()).await;
+    assert_eq!(events, ["started 0", "0: reason 0", "failed 0"]);
 }

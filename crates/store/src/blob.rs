@@ -106,6 +106,7 @@ impl BlobWriter {
         store.keep_free(0);
         let (path, file) = store.with_room(|| {
             let path = store.inner.session.new_path("b")?;
+            store.fault("blob create").at("create", &path)?;
             let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
             let file = file.at("create", &path)?;
             Ok((path, file))
@@ -162,10 +163,14 @@ impl BlobWriter {
             let _gate = store.protect(&[digest])?;
             // A blob that is here already is replaced by the same bytes: so one that was cut short by a power loss is
             // healed by whoever makes it again.
-            fs::rename(&self.path, &target).at("put in place", &target)
+            store
+                .fault("blob place")
+                .and_then(|()| fs::rename(&self.path, &target))
+                .at("put in place", &target)
         })?;
         self.path = PathBuf::new();
         self.store.inner.gc.add_placed(self.written);
+        self.store.sync_at_times();
         Ok((digest, self.written))
     }
 }
@@ -173,6 +178,7 @@ impl BlobWriter {
 impl Write for BlobWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         // What the buffer holds stays there if it cannot be written: so writing can be tried again.
+        self.store.fault("blob write")?;
         let n = match self.file.write(buf) {
             Err(e) if self.store.makes_room_after(&e) => self.file.write(buf)?,
             written => written?,

@@ -23,6 +23,9 @@ const LOW_WATER: u64 = 90;
 /// When there is no room, at least this much is made, bytes.
 const LEAST_ROOM: u64 = 64 << 20;
 
+/// A file system with less than this free is full, bytes.
+const FULL: u64 = 256 << 10;
+
 /// How long collecting waits for others to finish what they look up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -105,6 +108,12 @@ impl Store {
         }
     }
 
+    /// [`Store::flush_placed`] without waiting for layers that are still being measured; it answers in any case.
+    fn flush_placed_now(&self) -> Result<Option<u64>> {
+        let placed = self.inner.gc.placed.swap(0, Ordering::Relaxed);
+        self.change(|tx| add_size(tx, placed))
+    }
+
     /// One round of collecting down to what `target` says of the size; `None` if it says nothing or the gate is not to
     /// be had.
     fn collect(&self, target: impl Fn(u64) -> Result<Option<u64>>) -> Result<Option<PruneReport>> {
@@ -131,30 +140,37 @@ impl Store {
         Ok(Some(report))
     }
 
-    /// Frees space by removing unused cache, the least worth first, whatever is reserved: there is none left to write.
-    /// Whether there is more than before. Not to be called by a thread that holds the gate.
+    /// Removes this much unused cache, the least worth first, whatever is reserved: there is no room to write. Whether any
+    /// was removed. Not to be called by a thread that holds the gate.
     pub(crate) fn make_room(&self, wanted: u64) -> bool {
         if locked(&self.inner.budget).is_none() {
             return false;
         }
-        // One at a time; who waited for another's attempt profits from it.
+        // One at a time. Where there was nothing to remove there still is none.
         let mut tried = locked(&self.inner.gc.tried);
-        if let Some((at, helped)) = *tried
-            && at.elapsed() < INTERVAL
-            && !helped
-        {
+        if tried.is_some_and(|(at, helped)| at.elapsed() < INTERVAL && !helped) {
             return false;
         }
-        let before = self.disk().map_or(0, |disk| disk.free);
         let _ = clear_abandoned(self.root());
         empty_trash(&self.root().join("trash"));
         let wanted = wanted.max(LEAST_ROOM);
-        let missing = wanted.saturating_sub(self.disk().map_or(0, |disk| disk.free));
-        let collected = self.collect(|used| Ok(Some(used.saturating_sub(missing)).filter(|_| missing > 0)));
-        let freed = collected.ok().flatten().map_or(0, |report| report.bytes);
-        let helped = freed > 0 || self.disk().is_ok_and(|disk| disk.free > before);
+        let collected = self.collect(|used| Ok(Some(used.saturating_sub(wanted))));
+        let helped = collected.ok().flatten().is_some_and(|report| report.bytes > 0);
         *tried = Some((Instant::now(), helped));
         helped
+    }
+
+    /// Whether nothing more can be written to the store's file system.
+    pub fn is_disk_full(&self) -> bool {
+        rustix::fs::statvfs(self.root()).is_ok_and(|found| {
+            let free = found.f_bfree.saturating_mul(found.f_frsize.max(1));
+            free < FULL || (found.f_files > 0 && found.f_ffree == 0)
+        })
+    }
+
+    /// Removes unused cache after a program has found the disk full; whether it is worth running it again.
+    pub fn makes_room_for_step(&self) -> bool {
+        self.make_room(self.disk().map_or(0, |disk| disk.total / 20))
     }
 
     /// Frees space if less of the disk is free than the budget wants, before `wanted` bytes are written.
@@ -167,6 +183,14 @@ impl Store {
         }
         let mut tried = locked(&self.inner.gc.tried);
         if tried.is_some_and(|(at, helped)| !helped || at.elapsed() < INTERVAL) {
+            return;
+        }
+        // What is known of the size is enough to see that nothing would go, as where other files fill the disk.
+        let known = self.flush_placed_now();
+        if let Ok(Some(known)) = known
+            && budget.target(known, disk).is_none()
+        {
+            *tried = Some((Instant::now(), true));
             return;
         }
         // Only a reason to try: what is written may have room all the same.
@@ -193,14 +217,7 @@ impl Store {
     /// Whether it is worth trying again after this error: it (or one of its causes) was a full disk, and unused cache
     /// could be removed.
     pub fn makes_room_after(&self, error: &(dyn std::error::Error + 'static)) -> bool {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if is_full(error) {
-                return self.make_room(0);
-            }
-            next = error.source();
-        }
-        false
+        is_no_space(error) && self.make_room(0)
     }
 
     /// Writes down what the cache takes.
@@ -213,8 +230,19 @@ impl Store {
     }
 }
 
-/// Whether an error is a full disk or an exhausted quota.
-pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether an error, or one of its causes, is a full disk or an exhausted quota.
+pub fn is_no_space(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if is_full(error) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     let full = |error: &std::io::Error| matches!(error.kind(), StorageFull | QuotaExceeded);
     error.downcast_ref().is_some_and(full)

@@ -58,7 +58,14 @@ pub fn image_name(reference: &Reference) -> String {
 /// Writes an empty `index.json` if there is none.
 pub(crate) fn create_index(root: &Path, session: &Session) -> Result<()> {
     let index = Index::lock(root)?;
-    if index.path.exists() { Ok(()) } else { index.write(session) }
+    if index.path.exists() {
+        return Ok(());
+    }
+    // One that is lost is not one without images.
+    match Index::read_from(&root.join("index.json.previous")) {
+        Ok(previous) => Index { path: index.path.clone(), ..previous }.write(session),
+        Err(_) => index.write(session),
+    }
 }
 
 impl Store {
@@ -90,6 +97,7 @@ impl Store {
             return Ok(());
         }
         let mut index = Index::lock(self.root())?;
+        self.fault("document write").at("write", &index.path)?;
         for (name, entry) in entries {
             index.set(&name, entry);
         }
@@ -278,6 +286,7 @@ impl Index {
     pub(crate) fn write(&self, session: &Session) -> Result<()> {
         let bytes = serde_json::to_vec(&self.document)
             .map_err(|e| StoreError::Damaged { path: self.path.clone(), reason: e.to_string() })?;
+        crate::durable::keep_previous(&self.path, &session.new_path("j")?);
         replace_file(&session.new_path("j")?, &self.path, &bytes).at("write", &self.path)
     }
 

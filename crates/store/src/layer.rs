@@ -127,6 +127,7 @@ impl Store {
         let dir = self.inner.session.new_path("l")?;
         let ingest =
             LayerIngest { root: self.root().to_owned(), upper: dir.join("fs"), work: dir.join("work"), dir };
+        self.fault("layer create").at("create", &ingest.dir)?;
         for (path, mode) in [(&ingest.dir, 0o700), (&ingest.upper, 0o755), (&ingest.work, 0o755)] {
             make_dir(path, mode).at("create", path)?;
         }
@@ -140,7 +141,7 @@ impl Store {
         let target = self.snapshot(id);
         let placed = self.with_room(|| {
             let _gate = self.protect(&[*id])?;
-            match fs::rename(&ingest.dir, &target) {
+            match self.fault("layer place").and_then(|()| fs::rename(&ingest.dir, &target)) {
                 Ok(()) => Ok(true),
                 Err(e)
                     if matches!(
@@ -156,6 +157,7 @@ impl Store {
         if placed {
             ingest.dir = PathBuf::new();
             self.measure(target.clone());
+            self.sync_at_times();
         }
         Ok(target.join("fs"))
     }

@@ -4,6 +4,8 @@
 //! <root>/
 //!   oci-layout, index.json        the local image store is an OCI image layout; index.json changes by rename,
 //!                                 under locks/index.json
+//!   index.json.previous           an earlier index.json that is known to be on the disk
+//!   synced                        the boot and the time of the last flush: what is later is verified after a power loss
 //!   blobs/sha256/<hex>            content-addressed blobs
 //!   snapshots/<hex>/fs/           an unpacked layer, by layer id: an overlay upper directory
 //!   snapshots/<hex>/sum           its size, and a digest of its entries (paths, types, sizes)
@@ -13,7 +15,7 @@
 //!   locks/<hex>                   one file per piece of work in progress (single-flight between processes)
 //!   locks/gc                      shared while something is looked up or put in place, exclusive while prune decides
 //!   locks/leases/<random>         one per running build, flocked: the digests it uses (32 bytes each)
-//!   locks/index.json, locks/db    writers of index.json; repair of index.db
+//!   locks/index.json, locks/db    writers of index.json; repair of index.db; locks/boot: verification after a power loss
 //!   cache-mounts/<hex>-<n>/       RUN --mount=type=cache, by hashed id; beside each its `.lock`, flocked while it is used
 //!   statcache/                    digests of context files by inode and times
 //!   history/                      one record per build
@@ -26,8 +28,8 @@
 //! # Rules
 //!
 //! - Everything is written below `ingest/` and renamed into place, so that kill -9 leaves whole objects or none. Rows
-//!   of `index.db` are written after the files they name. There is no fsync per object: after a power loss the newest
-//!   objects may be missing or empty.
+//!   of `index.db` are written after the files they name. There is no fsync per object: what a
+//!   power loss may have cut short is verified when the store is opened in another boot (see `durable.rs`).
 //! - The files are the truth. A missing or damaged `index.db` is moved aside and rebuilt; lost rows are cache misses.
 //! - A row whose files are gone is never returned.
 //! - Several processes share one store. Lock order: a key lock, then `locks/gc`, then the database.
@@ -40,8 +42,10 @@ mod blob;
 mod budget;
 mod cache_mount;
 mod db;
+mod durable;
 mod error;
 mod evict;
+mod fault;
 mod fetched;
 mod filter;
 mod fsck;
@@ -64,9 +68,12 @@ pub use blob::BlobWriter;
 pub use budget::{Budget, Disk, Space};
 pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountSharing};
 pub use error::{Result, StoreError};
+#[doc(hidden)]
+pub use fault::FAULT_SITES;
 pub use fetched::{Fetched, GitReference};
 pub use filter::Filter;
 pub use fsck::{FsckOptions, FsckReport, LayerCheck, LayerOnDisk, Problem, ProblemKind};
+pub use gc::is_no_space;
 pub use image::{FoundImage, Image, MatchedBy, image_name};
 pub use layer::{Layer, LayerId, LayerIngest, LayerKind, Packed};
 pub use lease::Lease;
@@ -132,6 +139,8 @@ struct Inner {
     /// What builds keep to; `None` where nothing is removed unasked.
     budget: Mutex<Option<Budget>>,
     gc: Arc<gc::State>,
+    durable: durable::State,
+    faults: fault::Faults,
 }
 
 impl std::fmt::Debug for Store {
@@ -167,9 +176,12 @@ impl Store {
                 warnings: Mutex::default(),
                 budget: Mutex::default(),
                 gc: Arc::default(),
+                durable: durable::State::default(),
+                faults: fault::Faults::default(),
                 root: canonical,
             }),
         };
+        store.check_boot()?;
         ingest::clear_abandoned(&store.inner.root)?;
         if !store.inner.root.join("index.db").exists() {
             // Now, before layers are made that would look like those of a lost index.
@@ -213,9 +225,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn prepare(root: &Path, session: &ingest::Session) -> Result<()> {
     let layout = root.join("oci-layout");
     if let Some(text) = fsutil::optional(fs::read_to_string(&layout)).at("read", &layout)? {
-        check_layout(&layout, &text)?;
+        if !durable::is_void(&text) {
+            check_layout(&layout, &text)?;
+        }
         let whole = DIRECTORIES.iter().all(|(name, _)| root.join(name).is_dir());
-        if whole && root.join("index.json").exists() {
+        if whole && root.join("index.json").exists() && !durable::is_void(&text) {
             return Ok(());
         }
     }
@@ -228,10 +242,14 @@ fn prepare(root: &Path, session: &ingest::Session) -> Result<()> {
         let path = root.join(name);
         fsutil::make_dir(&path, mode).at("create", &path)?;
     }
-    if !layout.exists() {
+    let known = fs::read_to_string(&layout).ok().filter(|text| !durable::is_void(text));
+    // Not known to be on the disk, for an emptied one: everything is verified.
+    let fresh = !layout.exists() && !root.join("synced").exists();
+    if known.is_none() {
         fsutil::replace_file(&session.new_path("j")?, &layout, OCI_LAYOUT.as_bytes()).at("write", &layout)?;
     }
-    image::create_index(root, session)
+    image::create_index(root, session)?;
+    if fresh { durable::begin(root, &session.new_path("j")?) } else { Ok(()) }
 }
 
 fn check_layout(path: &Path, text: &str) -> Result<()> {

@@ -85,6 +85,7 @@ impl Store {
             drop(gate);
             clear_abandoned(self.root())?;
             empty_trash(&self.root().join("trash"));
+            self.sync()?;
         }
         Ok(report)
     }

@@ -182,6 +182,24 @@ impl Op for ExecStep {
     }
 
     async fn execute(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
+        let ran = self.attempt(step, inputs).await;
+        let Err(error) = &ran else { return ran };
+        if !matches!(error.downcast_ref(), Some(OpFailure::DiskFull { .. })) {
+            return ran;
+        }
+        let store = self.engine.store.clone();
+        if !blocking(move || Ok::<_, OpError>(store.makes_room_for_step())).await? {
+            return ran;
+        }
+        let text = format!("{error}; unused cache was removed, the step runs once more");
+        step.reporter.report(rbuild_event::Event::Warning { text });
+        self.attempt(step, inputs).await
+    }
+}
+
+impl ExecStep {
+    /// Runs the step once.
+    async fn attempt(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
         let parent = inputs.parent.clone().unwrap_or_default();
         let lower = self.engine.dirs_of(&parent, step).await?;
         let ingest = self.engine.store.new_layer_dir()?;
@@ -194,16 +212,23 @@ impl Op for ExecStep {
         let secrets = std::mem::take(&mut mounts.secrets);
         drop(mounts);
         let outcome = ran.map_err(|error| self.not_run(error))?;
-        self.check_outcome(&outcome)?;
+        self.check_outcome(&outcome).map_err(|source| self.blame_disk(source))?;
         self.warn_of_leaks(&ingest, secrets, step).await?;
         let id = self.engine.new_layer_id();
         let dir = self.engine.store.commit_layer_dir(ingest, &id)?;
         let layer = self.engine.intern(Layer::executed(id, SystemTime::now(), dir));
         Ok(parent.with(layer))
     }
-}
 
-impl ExecStep {
+    /// A program that failed on a full disk most likely failed because of it. To be asked before what it wrote is removed.
+    fn blame_disk(&self, source: OpError) -> OpError {
+        let store = &self.engine.store;
+        if store.is_disk_full() {
+            return OpFailure::DiskFull { store: store.root().to_owned(), source }.into();
+        }
+        source
+    }
+
     /// What a step does with a secret is its own business, but a secret in the image is hardly ever meant.
     async fn warn_of_leaks(
         &self,

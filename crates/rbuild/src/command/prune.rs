@@ -11,6 +11,7 @@ use rbuild_store::{Filter, PruneOptions, UsageKind};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
@@ -33,9 +34,13 @@ pub(crate) struct PruneArgs {
     /// Remove the least worth first, and stop when these are kept to (with none of them everything goes)
     #[command(flatten)]
     pub(crate) budget: BudgetArgs,
+    /// Of the history of builds only this much stays: entries=N,age=30d,bytes=512mb
+    #[arg(long, value_name = "LIMITS", env = "RBUILD_HISTORY_LIMITS", hide_env_values = true)]
+    pub(crate) history_limits: Option<String>,
 }
 
 pub(crate) fn run(root: &Path, args: &PruneArgs) -> Result<ExitCode> {
+    let limits = crate::request::history::limits(args.history_limits.as_deref())?;
     let options = PruneOptions {
         all: args.all,
         filters: filters(&args.filter)?,
@@ -56,6 +61,14 @@ pub(crate) fn run(root: &Path, args: &PruneArgs) -> Result<ExitCode> {
         let line = if args.verbose { format!("{line}   {description}") } else { line };
         text.push_str(line.trim_end());
         text.push('\n');
+    }
+    // Filters are about objects of the cache.
+    if !args.dry_run && args.filter.is_empty() {
+        let history = crate::command::builds::history(root);
+        for id in history.trim(&limits, rbuild_history::millis(SystemTime::now()))? {
+            text.push_str(&format!("{:<12} {id}\n", "history"));
+        }
+        history.remove_orphans()?;
     }
     let total = if args.dry_run { "Total reclaimable space" } else { "Total reclaimed space" };
     print(&format!("{text}{total}: {}\n", size(report.bytes)))?;

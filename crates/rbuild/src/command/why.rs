@@ -32,7 +32,7 @@ pub(crate) fn run(root: &Path, args: &WhyArgs) -> Result<ExitCode> {
     let answers: Vec<Answer> = places.into_iter().map(|place| asked.answer(place)).collect();
     print(&match args.format {
         TextOrJson::Json => serde_json::to_string_pretty(&asked.document(&answers))? + "\n",
-        TextOrJson::Text => asked.text(&answers),
+        TextOrJson::Text => mask::stripped(&asked.text(&answers)),
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -213,6 +213,9 @@ impl Asked<'_> {
     }
 
     fn no_miss(&self, answer: &Answer) -> String {
+        if let Some(cache) = self.record.step_end(answer.place).and_then(|end| end.cached_from.as_ref()) {
+            return format!("cached: its result came from {cache}");
+        }
         match (answer.outcome, &answer.since) {
             (Outcome::Cached | Outcome::Skipped, Some(id)) => format!("cached since build {id}"),
             (Outcome::Cached, None) => "cached; the build that made it is not in the history any more".into(),

@@ -137,3 +137,46 @@ fn fsck_finds_damage_and_repairs_it() {
     assert_eq!(context.build(&["-t", "app"]).ok().steps().0, 0);
     assert_eq!(Image::of(&context, "app:latest").layers.len(), image.layers.len());
 }
+
+/// The machine goes down: the mark names another boot, and what was not flushed is cut short.
+#[test]
+fn a_power_loss_costs_what_it_took_and_no_more() {
+    let mut context = mixed();
+    context.env("SOURCE_DATE_EPOCH", "1700000000");
+    context.dockerfile(
+        "FROM base\nRUN mkdir /d && echo one > /d/one\nRUN echo two > /d/two && sleep 0.1\nCOPY tool /bin/tool\n",
+    );
+    let built = context.build(&["-t", "app"]).ok();
+    let image = Image::of(&context, "app:latest");
+    let store = context.store();
+    let mark = std::fs::read_to_string(store.join("synced")).unwrap();
+    let boot = mark.split(' ').nth(1).unwrap();
+    let cut = |path: &std::path::Path| {
+        std::fs::File::options().write(true).open(path).unwrap().set_len(1).unwrap();
+    };
+    let lose = |index: usize| {
+        let digest = image.manifest["layers"][index]["digest"].as_str().unwrap();
+        cut(&store.join("blobs").join(digest.replace(':', "/")));
+        std::fs::write(store.join("synced"), mark.replace(boot, "0000-another-boot")).unwrap();
+    };
+    lose(2);
+    let images = context.rbuild(&["images", "-q"]).ok();
+    assert!(images.stderr.contains("WARN: the machine went down while writing"), "{}", images.stderr);
+    assert!(images.stderr.contains("docker.io/library/app:latest"), "{}", images.stderr);
+    assert_eq!(images.stdout, "");
+    let again = context.build(&["-t", "app"]).ok();
+    assert_eq!(again.steps(), (0, built.steps().0), "what is unpacked still is packed again");
+    assert_eq!(Image::of(&context, "app:latest").digest, image.digest);
+    // Both forms of a layer: its step runs again.
+    lose(1);
+    for entry in std::fs::read_dir(store.join("snapshots")).unwrap() {
+        let path = entry.unwrap().path().join("fs/d/one");
+        if path.exists() {
+            cut(&path);
+        }
+    }
+    let again = context.build(&["-t", "app"]).ok();
+    assert!(again.steps().0 > 0, "{}", again.stderr);
+    assert_eq!(Image::of(&context, "app:latest").digest, image.digest);
+    whole(&context);
+}

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test passes PATH on")]
 
 mod bad_input;
+mod builds;
 mod cache;
 mod cache_mounts;
 mod config;
@@ -14,6 +15,7 @@ mod context;
 mod copying;
 mod debian;
 mod disk;
+mod full_disk;
 mod image;
 mod keys;
 mod layers;

@@ -229,8 +229,8 @@ fn instructions() {
     one_root(&context, &run, "echo last", "setting", "mount /t added: type=tmpfs");
     let (context, run) = with("RUN echo last", "WORKDIR /w\nRUN echo last");
     one_root(&context, &run, "WORKDIR /w", "added", "instruction added");
-    let (context, run) = with("RUN cat", "USER 1000\nRUN cat");
-    one_root(&context, &run, "RUN cat", "setting", "USER added: 1000");
+    let (context, run) = with("RUN cat", "USER root\nRUN cat");
+    one_root(&context, &run, "RUN cat", "setting", "USER added: root");
     let (context, run) = with("RUN cat", "SHELL [\"/bin/sh\", \"-ec\"]\nRUN cat");
     one_root(&context, &run, "RUN cat", "setting", "SHELL changed: /bin/sh -c → /bin/sh -ec");
 }
@@ -282,6 +282,21 @@ fn never_built() {
     context.dockerfile(stages).build(&["--target=one"]).ok();
     let run = context.build(&["--target=two"]).ok();
     one_root(&context, &run, "RUN echo two", "never-built", "never built here");
+}
+
+#[test]
+fn an_unreachable_remote_cache() {
+    let context = project();
+    // Nobody listens on the discard port.
+    let run = context.build(&["--cache-from", "type=registry,ref=127.0.0.1:9/cache"]).ok();
+    let roots = roots(&context);
+    assert_eq!(roots.len(), 1, "{roots:#?}");
+    assert_eq!(roots[0].1, ["remote-cache", "never-built"]);
+    assert!(run.stderr.contains("cache miss: remote cache unreachable: 127.0.0.1:9/cache"), "{}", run.stderr);
+    // It is no excuse for what changed here.
+    context.file("src/util.c", "other\n");
+    let run = context.build(&["--cache-from", "type=registry,ref=127.0.0.1:9/cache"]).ok();
+    one_root(&context, &run, "COPY src/", "files", "src/util.c changed");
 }
 
 #[test]

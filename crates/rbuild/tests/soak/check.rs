@@ -84,6 +84,11 @@ pub fn nothing_is_left(test: &TestContext) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mine = test.path("");
     assert!(!mounts.contains(mine.to_str().unwrap()), "{mounts}");
+    for dir in [test.path(""), test.path("context")] {
+        let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = names.filter(|name| name.to_string_lossy().contains(".rbuild-")).collect();
+        assert!(left.is_empty(), "left beside what was written: {left:?}");
+    }
     let leases = test.store().join("locks/leases");
     // A lease of a killed build is removed by prune; until then it takes a few bytes.
     let count = std::fs::read_dir(leases).unwrap().count();

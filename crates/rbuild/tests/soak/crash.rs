@@ -2,7 +2,7 @@
 
 use crate::check;
 use crate::context::assert_no_process;
-use crate::job::{BUILDS, JOBS, Job, MARK, Site};
+use crate::job::{BUILDS, COMMANDS, Job, MARK, Site};
 use crate::random::Random;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -106,8 +106,10 @@ pub fn run(seed: u64, kills: u64) {
 
 /// Starts a random job.
 fn start(site: &Site, name: &'static str, random: &mut Random, durations: &Durations) -> Victim {
-    let job = if random.one_in(3) { *random.pick(&JOBS) } else { *random.pick(&BUILDS) };
-    let flags: &[&str] = if random.one_in(2) { &["--no-cache"] } else { &[] };
+    let job = if random.one_in(4) { random.pick(&COMMANDS).0 } else { *random.pick(&BUILDS) };
+    // A budget that nothing fits in makes builds remove what others made.
+    let choices: [&[&str]; 4] = [&[], &["--no-cache"], &["--no-cache"], &["--max-used-space=1MB"]];
+    let flags = *random.pick(&choices);
     let log = File::create(site.test.path(&format!("{name}.log"))).unwrap();
     let mut command = site.command(job, name, flags);
     command.stdout(log.try_clone().unwrap()).stderr(log);

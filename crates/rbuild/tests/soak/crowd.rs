@@ -2,10 +2,11 @@
 
 use crate::check;
 use crate::context::{TestContext, noise};
+use crate::job::COMMANDS;
 use crate::random::Random;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// Builds at once.
@@ -64,34 +65,50 @@ fn crowd(test: &TestContext, round: u64, with_prune: bool, random: &mut Random) 
     }
     let first = random.below(DOCKERFILES.len() as u64) as usize;
     let mut running: Vec<(String, Child)> = Vec::new();
+    let mut killers = Vec::new();
     for number in 0..CROWD {
         let which = (first + number) % DOCKERFILES.len();
         let tag = format!("crowd{which}");
         let (file, facts) = (format!("Dockerfile{which}"), format!("facts{number}.json"));
         let mut args = vec!["-f", &file, "-t", &tag, "--metadata-file", &facts];
         let archive = format!("type=oci,dest=out{number}.tar");
+        if with_prune && number % 9 == 5 {
+            args.push("--max-used-space=1MB");
+        }
         if number % 11 == 0 {
             args.extend(["-o", &archive]);
         }
         running.push(spawn(test, &format!("build{number}"), test.build_command(&args)));
-        if with_prune && (number == CROWD / 2 || number + 1 == CROWD) {
+        if with_prune && number % 8 == 7 {
+            let (job, args) = random.pick(&COMMANDS);
+            let args = if number + 1 == CROWD { &["prune", "-f"] } else { *args };
             let mut command = test.command();
-            command.args(["prune", "-f"]);
-            if random.one_in(2) {
-                command.arg("--all");
-            }
-            running.push(spawn(test, &format!("prune{number}"), command));
+            command.args(args);
+            running.push(spawn(test, &format!("{job:?}{number}"), command));
+        }
+        if with_prune && number % 10 == 4 {
+            // Killed in the middle of it, with locks that others wait for.
+            let mut command = test.build_command(&["-f", &file, "--no-cache"]);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let after = Duration::from_micros(random.below(600_000));
+            killers.push(std::thread::spawn(move || {
+                std::thread::sleep(after);
+                drop(child.kill());
+                drop(child.wait());
+            }));
         }
     }
     wait(test, &mut running);
+    killers.into_iter().for_each(|killer| killer.join().unwrap());
     let logs: String = running.iter().map(|(name, _)| log(test, name)).collect();
     for (which, (_, steps)) in DOCKERFILES.iter().enumerate() {
         for step in *steps {
             // As printed by the step: behind the time.
             let text = format!(" ran-{step}-{round}");
             let times = logs.lines().filter(|line| line.starts_with('#') && line.ends_with(&text)).count();
-            // A prune may take what a build that has ended made, before another one begins that would have used it.
-            let once = if with_prune { times >= 1 } else { times == 1 };
+            // A prune may take what a build that has ended made, before another one begins that would have used it; and a build
+            // that is killed may have run the step before, which no log tells.
+            let once = with_prune || times == 1;
             assert!(once, "round {round}, Dockerfile{which}: step {step} ran {times} times\n{logs}");
         }
     }

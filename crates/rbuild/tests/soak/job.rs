@@ -22,9 +22,20 @@ pub enum Job {
     Files,
     Prune,
     PruneAll,
+    /// Verifies the store beside whatever else goes on.
+    Fsck,
+    /// The same, and would repair.
+    Repair,
+    Du,
 }
 
-pub const JOBS: [Job; 6] = [Job::Pull, Job::Archive, Job::Push, Job::Files, Job::Prune, Job::PruneAll];
+pub const COMMANDS: [(Job, &[&str]); 5] = [
+    (Job::Prune, &["prune", "-f"]),
+    (Job::PruneAll, &["prune", "-f", "--all"]),
+    (Job::Fsck, &["fsck", "--deep"]),
+    (Job::Repair, &["fsck", "--repair"]),
+    (Job::Du, &["du"]),
+];
 pub const BUILDS: [Job; 4] = [Job::Pull, Job::Archive, Job::Push, Job::Files];
 
 /// A store, contexts and a registry.
@@ -92,11 +103,8 @@ impl Site {
     /// The command of a job, whose facts go to the file `NAME.json`.
     pub fn command(&self, job: Job, name: &str, flags: &[&str]) -> Command {
         let mut command = self.test.command();
-        if let Job::Prune | Job::PruneAll = job {
-            command.args(["prune", "-f"]);
-            if job == Job::PruneAll {
-                command.arg("--all");
-            }
+        if let Some((_, args)) = COMMANDS.iter().find(|(other, _)| *other == job) {
+            command.args(*args);
             return command;
         }
         let base = format!("base=oci-layout://{}", crate::context::busybox().display());
@@ -105,8 +113,15 @@ impl Site {
         command.arg("--metadata-file").arg(self.test.path(&format!("{name}.json")));
         command.args(["-t", &self.name(&format!("{job:?}").to_lowercase())]);
         match job {
-            Job::Archive => command.args(["-o", &format!("type=oci,dest={name}.tar")]),
-            Job::Push => command.arg("--push"),
+            // In the context, where a leftover would be found by the next COPY.
+            Job::Archive => command.args(["-o", &format!("type=oci,dest=context/{name}.tar")]),
+            Job::Push => {
+                let cache = format!("type=registry,ref={}", self.name("cache"));
+                command.args(["--push", "--cache-from", &cache, "--cache-to", &format!("{cache},mode=max")])
+            }
+            Job::Pull => {
+                command.args(["--cache-to", "type=local,dest=cache", "--cache-from", "type=local,src=cache"])
+            }
             // Into a directory of its own.
             Job::Files => command.args(["-o", &format!("type=local,dest={name}.dir")]),
             _ => &mut command,

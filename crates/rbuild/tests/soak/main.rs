@@ -36,7 +36,7 @@ fn kill_9_at_any_moment_costs_nothing_but_time() {
     crash::run(seed, kills);
 }
 
-/// 32 builds at once, with a prune in between every other time.
+/// 32 builds at once; every other time with prunes, checks and kills in between.
 #[test]
 fn a_crowd_on_one_store_does_everything_once() {
     let (seed, rounds) = (setting("RBUILD_SOAK_SEED", 1), setting("RBUILD_SOAK_ROUNDS", ROUNDS));

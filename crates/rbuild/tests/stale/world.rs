@@ -98,7 +98,9 @@ fn parts(tree: &Tree) -> Tree {
     added.values_mut().for_each(|node| node.owner = (7, 8));
     made.extend(added);
     let wild = |(path, _): &(&String, &Node)| path.starts_with('w') && !path.contains('/');
-    let wild: Tree = tree.iter().filter(wild).map(|(path, node)| (path.clone(), node.clone())).collect();
+    // Each match is a source of its own: hard links between them are not kept.
+    let alone = |(path, node): (&String, &Node)| (path.clone(), Node { first: None, ..node.clone() });
+    let wild: Tree = tree.iter().filter(wild).map(alone).collect();
     made.extend(below(&wild, "wild"));
     let solo = &tree["solo"];
     let symbolic = (solo.mode & !0o70) | ((solo.mode & 0o7) << 3) | 0o1;

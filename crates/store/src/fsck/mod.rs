@@ -145,16 +145,18 @@ impl Store {
         }
     }
 
+    /// Only the part that is about `index.json` and the images in it.
+    pub(crate) fn fsck_images(&self, options: &FsckOptions<'_>) -> Result<FsckReport> {
+        let mut fsck = Fsck::new(self, options);
+        fsck.check_index_json()?;
+        fsck.check_images()?;
+        Ok(fsck.report)
+    }
+
     /// Verifies the store, and repairs it if the options say so.
     pub fn fsck(&self, options: &FsckOptions<'_>) -> Result<FsckReport> {
-        let mut fsck = Fsck {
-            store: self,
-            options,
-            report: FsckReport::default(),
-            bad_blobs: HashSet::new(),
-            bad_layers: HashSet::new(),
-            in_use: HashSet::new(),
-        };
+        self.inner.gc.settle();
+        let mut fsck = Fsck::new(self, options);
         fsck.check_blobs()?;
         fsck.check_index()?;
         fsck.check_layers()?;
@@ -176,6 +178,9 @@ impl Store {
             problem.repair = Some("rebuilt from the files".to_owned());
             fsck.report.problems.push(problem);
         }
+        if options.repair {
+            self.sync()?;
+        }
         fsck.report.problems.sort_by(|a, b| (a.kind, &a.object).cmp(&(b.kind, &b.object)));
         Ok(fsck.report)
     }
@@ -194,7 +199,18 @@ fn quarantine_to(dir: &Path, path: &Path) -> Result<String> {
     Ok(format!("quarantine/{}", target.file_name().unwrap_or_default().to_string_lossy()))
 }
 
-impl Fsck<'_> {
+impl<'a> Fsck<'a> {
+    fn new(store: &'a Store, options: &'a FsckOptions<'a>) -> Self {
+        Self {
+            store,
+            options,
+            report: FsckReport::default(),
+            bad_blobs: HashSet::new(),
+            bad_layers: HashSet::new(),
+            in_use: HashSet::new(),
+        }
+    }
+
     fn add(&mut self, kind: ProblemKind, object: impl ToString, detail: impl Into<String>) {
         self.report.problems.push(Problem::new(kind, object, detail));
     }

@@ -182,7 +182,7 @@ fn a_broken_index_json_is_put_away() {
     let report = assert_repaired(&store, &[ProblemKind::Layout]);
     assert!(find(&report, ProblemKind::Layout).repair.as_ref().unwrap().contains("quarantine/"));
     assert_eq!(store.images().unwrap(), []);
-    fs::write(store.root().join("oci-layout"), "").unwrap();
+    fs::write(store.root().join("oci-layout"), "{").unwrap();
     assert!(matches!(Store::open(store.root()), Err(StoreError::Damaged { .. })));
     let (_, problems) = Store::open_for_repair(store.root()).unwrap();
     assert_eq!(problems.len(), 1);

@@ -10,6 +10,7 @@ mod damage;
 mod fsck;
 mod full;
 mod images;
+mod power;
 mod prune;
 mod records;
 mod sharing;

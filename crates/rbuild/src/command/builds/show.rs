@@ -49,6 +49,7 @@ pub(crate) fn step_value(record: &Record, place: usize) -> Value {
         "stage": step.stage,
         "lines": [step.lines.0, step.lines.1.saturating_sub(1).max(step.lines.0)],
         "outcome": word(end.outcome),
+        "cached_from": end.cached_from,
         "key": step.key,
         "operation": step.operation,
         "depends_on": step.needs.iter().map(|need| need + 1).collect::<Vec<_>>(),
@@ -135,9 +136,10 @@ fn steps(record: &Record) -> String {
         let spent = end.took.map(took).unwrap_or_default();
         let name = step.name.replace(['\n', '\r'], " ");
         rows.push(vec![(place + 1).to_string(), line, word(end.outcome).into(), spent, name]);
+        let from = end.cached_from.iter().map(|cache| format!("cached in {cache}"));
         let remarks =
             end.miss.iter().map(|miss| format!("cache miss: {}", miss.text)).chain(end.notes.iter().cloned());
-        for remark in remarks.chain(end.error.iter().map(|error| format!("error: {error}"))) {
+        for remark in from.chain(remarks).chain(end.error.iter().map(|error| format!("error: {error}"))) {
             rows.push(vec![
                 String::new(),
                 String::new(),
