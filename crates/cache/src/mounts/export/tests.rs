@@ -131,3 +131,48 @@ async fn damage_is_noticed() {
     let error = lab.restore("back").await.unwrap_err();
     assert!(error.to_string().contains("damaged"), "{error}");
 }
+
+#[test]
+fn what_was_not_sent_is_not_referred_to() {
+    let mut known = Known::default();
+    for name in ["sent", "waits", "waits, too"] {
+        let digest = Digest::of(name);
+        known.places.insert(digest, known.chunks.len());
+        known.chunks.push(Chunk { digest, size: 1, blob: digest, blob_size: 0 });
+    }
+    known.forget(2);
+    assert_eq!(known.chunks.len(), 1);
+    assert_eq!(known.places, HashMap::from([(Digest::of("sent"), 0)]));
+}
+
+#[test]
+fn a_manifest_has_no_more_chunks_than_registries_take() {
+    let mut known = Known::default();
+    let most: Vec<usize> = (0..MAX_CHUNKS).collect();
+    assert!(known.use_all(&most[..MAX_CHUNKS - 1]));
+    assert!(!known.use_all(&[MAX_CHUNKS, MAX_CHUNKS + 1]), "nothing of it is noted");
+    assert!(known.use_all(&[0, 1, MAX_CHUNKS]), "what is used already costs nothing");
+    assert!(!known.use_all(&[MAX_CHUNKS + 1]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_things_are_not_overwritten_and_damage_is() {
+    let lab = Lab::new();
+    fs::write(lab.path("mount/a"), noise(1, 1000)).unwrap();
+    lab.export(u64::MAX).await;
+    let (descriptor, good) = lab.backend().manifest().await.unwrap().unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&good).unwrap();
+    manifest["config"]["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
+    let image = manifest.to_string();
+    lab.backend().put_manifest(&descriptor.media_type, image.as_bytes()).await.unwrap();
+    let exporter = MountsExporter::new(lab.backend(), u64::MAX);
+    let refused = exporter.export(&[lab.snapshot("apt")]).await.unwrap_err();
+    assert!(matches!(refused, CacheError::Foreign { .. }), "{refused}");
+    // A manifest of ours whose config nobody can read is replaced.
+    let config = Descriptor::new(CONFIG_MEDIA_TYPE, Digest::of("{}"), 2);
+    lab.backend().put_bytes(&config, b"{}").await.unwrap();
+    manifest["config"] = serde_json::to_value(&config).unwrap();
+    lab.backend().put_manifest(&descriptor.media_type, manifest.to_string().as_bytes()).await.unwrap();
+    assert!(lab.export(u64::MAX).await.written);
+    assert!(lab.restore("back").await.unwrap().is_some());
+}
