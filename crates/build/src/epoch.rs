@@ -79,6 +79,7 @@ pub(crate) fn newest(dir: &Path) -> Result<i64, BuildError> {
     let tree = DirTree::open(dir).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
     let entries = tree.walk(&TreePath::root());
     let entries = entries.map_err(|error| failed(std::io::Error::other(error.to_string())))?;
-    let times = entries.iter().filter(|(_, meta)| meta.kind == FileKind::Regular).map(|(_, meta)| meta.mtime.seconds);
+    let times =
+        entries.iter().filter(|(_, meta)| meta.kind == FileKind::Regular).map(|(_, meta)| meta.mtime.seconds);
     Ok(times.max().unwrap_or(0))
 }

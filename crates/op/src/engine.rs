@@ -71,6 +71,8 @@ pub struct EngineSettings {
     pub allow_host_network: bool,
     /// Whether RUN --security=insecure was granted.
     pub allow_insecure: bool,
+    /// Devices that RUN --device may name; whether they were granted is the caller's to check.
+    pub devices: crate::device::Devices,
     /// Secrets and SSH agents of RUN steps.
     pub confidential: Confidential,
     /// Steps whose cache mounts begin empty.

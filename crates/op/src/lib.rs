@@ -14,6 +14,7 @@ mod archive;
 mod bridge;
 mod cache;
 mod copy;
+mod device;
 mod engine;
 mod error;
 mod exec;
@@ -31,6 +32,7 @@ mod secret;
 mod ssh;
 
 pub use cache::LayerCache;
+pub use device::{DeviceError, Devices};
 pub use engine::{Engine, EngineSettings, LocalSource, MAX_KEPT_BYTES, MAX_KEPT_FILES, PackedLayer};
 pub use error::OpFailure;
 pub use fetch::{BlobFetcher, PulledLayer};

@@ -309,10 +309,16 @@ fn entitlement(text: &str) -> Result<Entitlement> {
     match text {
         "network.host" => Ok(Entitlement::NetworkHost),
         "security.insecure" => Ok(Entitlement::SecurityInsecure),
-        _ => {
-            Err(Usage::new(format!("invalid entitlement \"{text}\": use network.host or security.insecure"))
-                .into())
-        }
+        "device" => Ok(Entitlement::Device(None)),
+        _ => match text.strip_prefix("device=") {
+            Some(name) if !name.is_empty() && !name.contains(',') => {
+                Ok(Entitlement::Device(Some(name.to_owned())))
+            }
+            _ => Err(Usage::new(format!(
+                "invalid entitlement \"{text}\": use network.host, security.insecure, device or device=NAME"
+            ))
+            .into()),
+        },
     }
 }
 

@@ -5,5 +5,6 @@
 mod bed;
 mod bind;
 mod cache;
+mod device;
 mod insecure;
 mod secret;
