@@ -286,7 +286,7 @@ fn many_variables_in_from() {
 #[test]
 fn a_094_devices_are_in_the_step() {
     let text = "FROM debian\nRUN --device=a.b/c=d,required --device=a.b/e x\n";
-    let (definition, _) = lowered(text, &options()).unwrap();
+    let definition = lowered(text, &options()).unwrap();
     let devices = definition.vertices.iter().find_map(|vertex| match &vertex.op {
         Op::Exec(exec) => Some(exec.devices.clone()),
         _ => None,

@@ -352,11 +352,9 @@ impl Engine {
     ) -> Result<Vec<PathBuf>, OpError> {
         let dirs = root.layers.iter().map(|layer| self.dir_of(layer, step));
         let dirs = futures_util::future::try_join_all(dirs).await?;
-        self.fitted(root, dirs.into_iter().map(Place::Dir).collect(), step)
-            .await?
-            .into_iter()
-            .map(Place::dir)
-            .collect()
+        let places = self.fitted(root, dirs.into_iter().map(Place::Dir).collect(), step).await?;
+        let dirs = places.into_iter().map(Place::dir).collect::<Result<Vec<_>, OpError>>()?;
+        self.mountable(&root.layers, dirs, step).await
     }
 
     /// The files of a root. Layers that are recipes are looked at as they are; all others become directories.

@@ -19,6 +19,7 @@ mod engine;
 mod error;
 mod exec;
 mod fetch;
+mod flat;
 mod git;
 mod http;
 mod image;
