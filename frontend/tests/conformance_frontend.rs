@@ -304,7 +304,7 @@ fn frontend() {
 #[test]
 fn integration_dockerfiles() {
     let Some(cases) = data("buildkit-integration-dockerfiles.json") else { return };
-    let bases = data("golden/frontend-bases.json").expect("the bases stand beside");
+    let Some(bases) = data("golden/frontend-bases.json") else { return };
     let bases = Bases(serde_json::from_value(bases).unwrap());
     let (mut run, mut passed, mut skipped) = (0, 0, 0);
     for case in cases.as_array().unwrap() {
