@@ -282,19 +282,17 @@ fn many_variables_in_from() {
     assert!(help.contains("too many ARGs"), "{help}");
 }
 
+///
 #[test]
-fn what_is_not_built_yet_is_refused_by_name() {
-    let text = "FROM debian\nRUN --device=a.b/c=d x\nRUN --device=a.b/c=e y\n";
-    let diagnostics = lowered(text, &options()).unwrap_err();
-    let refused: Vec<_> = diagnostics.iter().map(|d| (d.message.as_str(), d.lines.start)).collect();
-    assert_eq!(
-        refused,
-        [
-            ("RUN --device: giving CDI devices to steps is not supported yet", 2),
-            ("RUN --device: giving CDI devices to steps is not supported yet", 3),
-        ]
-    );
-    assert!(diagnostics.iter().all(|diagnostic| diagnostic.help.is_some()));
+fn a_094_devices_are_in_the_step() {
+    let text = "FROM debian\nRUN --device=a.b/c=d,required --device=a.b/e x\n";
+    let definition = lowered(text, &options()).unwrap();
+    let devices = definition.vertices.iter().find_map(|vertex| match &vertex.op {
+        Op::Exec(exec) => Some(exec.devices.clone()),
+        _ => None,
+    });
+    let device = |name: &str, required| rbuild_ir::Device { name: name.into(), required };
+    assert_eq!(devices.unwrap(), [device("a.b/c=d", true), device("a.b/e", false)]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use rbuild_graph::Plan;
 use rbuild_history::Limits;
 use rbuild_ir::{Definition, ImageResult};
 use rbuild_oci::{Descriptor, Digest, Reference};
-use rbuild_op::{CacheMountSource, Engine, EngineSettings, LayerCache, Remote, Root, operation};
+use rbuild_op::{CacheMountSource, Devices, Engine, EngineSettings, LayerCache, Remote, Root, operation};
 use rbuild_registry::ClientConfig;
 use rbuild_solver::{Observer, Op, Outcome, SolveOptions, Solver, StepContext};
 use rbuild_store::{Budget, Store};
@@ -38,6 +38,8 @@ pub struct Environment {
     pub resolv_conf: String,
     /// Soft limit of open files for RUN steps; `None` leaves them the builder's.
     pub open_files: Option<u64>,
+    /// Directories with CDI specifications for RUN --device; later ones win.
+    pub cdi_dirs: Vec<PathBuf>,
     /// How much of the store's history is kept.
     pub history: Limits,
     /// Limits of the cache, as far as they are not the default ones of the store's disk.
@@ -116,6 +118,7 @@ async fn build_in(
     let images = Arc::new(images);
     let (mut definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
+    let devices = crate::devices::grant(&definition, &environment.cdi_dirs, &request.entitlements, &inputs)?;
     cache::drop_inherited(&mut definition.image);
     let importer = Arc::new(cache::importer(&request, &images, &definition.image.platform, &reporter));
     recording.ask_failures(&importer);
@@ -140,6 +143,7 @@ async fn build_in(
             &importer,
             mounts.as_ref(),
             &definition.image,
+            devices,
             remote,
             &cancel,
         )),
@@ -196,6 +200,7 @@ fn engine(
     importer: &Arc<Importer>,
     mounts: Option<&Arc<MountsSource>>,
     image: &ImageResult,
+    devices: Devices,
     remote: Remote,
     cancel: &CancellationToken,
 ) -> Engine {
@@ -211,6 +216,7 @@ fn engine(
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         cache_mounts: mounts.map(|mounts| Arc::clone(mounts) as Arc<dyn CacheMountSource>),
+        devices,
         remote,
         cancel: cancel.clone(),
     };

@@ -52,7 +52,7 @@ fn needed(exec: &ExecOp) -> impl Iterator<Item = (&'static str, Entitlement, &'s
 }
 
 /// Where the flag stands in the lines; empty where it came from the command line or a variable.
-fn find(flag: &str, text: &str, lines: &Range<u32>) -> Span {
+pub(crate) fn find(flag: &str, text: &str, lines: &Range<u32>) -> Span {
     let mut offset = 0;
     for (number, line) in (1u32..).zip(text.split_inclusive('\n')) {
         if lines.contains(&number)

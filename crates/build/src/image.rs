@@ -87,6 +87,10 @@ fn config(image: &ImageResult, layers: &[ImageLayer]) -> ImageConfig {
     ImageConfig { created, history, rootfs: RootFs { diff_ids, ..RootFs::default() }, ..image.config.clone() }
 }
 
+/// What BuildKit says of a layer that it has no description of. Of others it says how its own solver came by them ("pulled
+/// from …", "mount / from exec …"), which are no words of the image's.
+const UNKNOWN: &str = "created by buildkit";
+
 /// B-010: as many non-empty entries as layers.
 fn match_layers(history: &mut Vec<History>, layers: usize) {
     let mut seen = 0;
@@ -97,7 +101,11 @@ fn match_layers(history: &mut Vec<History>, layers: usize) {
         }
     }
     for _ in seen..layers {
-        history.push(History { comment: Some("buildkit.exporter.image.v0".into()), ..History::default() });
+        history.push(History {
+            created_by: Some(UNKNOWN.into()),
+            comment: Some("buildkit.exporter.image.v0".into()),
+            ..History::default()
+        });
     }
 }
 

@@ -13,6 +13,7 @@ mod build;
 mod cache;
 mod contexts;
 mod csv;
+mod devices;
 mod dockerfile;
 mod entitlements;
 mod epoch;

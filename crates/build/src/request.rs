@@ -177,10 +177,12 @@ pub enum Destination {
 }
 
 /// Permissions that a user grants a build (`--allow`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entitlement {
     /// RUN --network=host.
     NetworkHost,
     /// RUN --security=insecure.
     SecurityInsecure,
+    /// RUN --device: of any device, or of those that a name stands for.
+    Device(Option<String>),
 }

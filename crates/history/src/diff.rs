@@ -134,6 +134,7 @@ fn exec(old: &StepKey, new: &StepKey, around: &Surroundings<'_>) -> Vec<Cause> {
         ("USER", "user"),
         ("network", "network"),
         ("security", "security"),
+        ("--device", "devices"),
         ("hostname", "hostname"),
         ("--add-host", "extra_host_names"),
         ("--ulimit", "ulimits"),

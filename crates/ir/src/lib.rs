@@ -9,8 +9,8 @@ mod remote;
 
 pub use definition::{Definition, HistoryEntry, ImageResult, Source, Vertex, VertexDigest};
 pub use op::{
-    CopyOp, CopySource, ExecOp, ImageOp, MkdirOp, Mount, MountKind, NetworkMode, Op, SecurityMode, Sharing,
-    Unpack,
+    CopyOp, CopySource, Device, ExecOp, ImageOp, MkdirOp, Mount, MountKind, NetworkMode, Op, SecurityMode,
+    Sharing, Unpack,
 };
 pub use remote::{
     GitOp, GitTime, HttpOp, RemoteUrl, is_commit, is_commit_prefix, is_reference, percent_decoded, redacted,

@@ -78,6 +78,9 @@ pub struct ExecOp {
     pub security: SecurityMode,
     /// Mounts, in order.
     pub mounts: Vec<Mount>,
+    /// Devices of the machine, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
     /// Heredoc scripts made available below `/dev/pipes/` (name, content), A-123.
     pub pipes: Vec<(String, String)>,
     /// Names given by --add-host (addresses are not in the key).
@@ -92,6 +95,15 @@ pub struct ExecOp {
     /// Lines for /etc/hosts: (name, address).
     #[serde(skip)]
     pub extra_hosts: Vec<(String, String)>,
+}
+
+/// One `RUN --device`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// `vendor/class`, `vendor/class=name` or `vendor/class=*`, as written.
+    pub name: String,
+    /// Whether a machine without such a device cannot run the step.
+    pub required: bool,
 }
 
 /// One `RUN --mount`.

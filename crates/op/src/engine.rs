@@ -71,6 +71,8 @@ pub struct EngineSettings {
     pub allow_host_network: bool,
     /// Whether RUN --security=insecure was granted.
     pub allow_insecure: bool,
+    /// Devices that RUN --device may name; whether they were granted is the caller's to check.
+    pub devices: crate::device::Devices,
     /// Secrets and SSH agents of RUN steps.
     pub confidential: Confidential,
     /// Steps whose cache mounts begin empty.
@@ -363,11 +365,9 @@ impl Engine {
     ) -> Result<Vec<PathBuf>, OpError> {
         let dirs = root.layers.iter().map(|layer| self.dir_of(layer, step));
         let dirs = futures_util::future::try_join_all(dirs).await?;
-        self.fitted(root, dirs.into_iter().map(Place::Dir).collect(), step)
-            .await?
-            .into_iter()
-            .map(Place::dir)
-            .collect()
+        let places = self.fitted(root, dirs.into_iter().map(Place::Dir).collect(), step).await?;
+        let dirs = places.into_iter().map(Place::dir).collect::<Result<Vec<_>, OpError>>()?;
+        self.mountable(&root.layers, dirs, step).await
     }
 
     /// The files of a root. Layers that are recipes are looked at as they are; all others become directories.

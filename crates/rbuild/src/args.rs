@@ -369,9 +369,12 @@ pub(crate) struct BuildArgs {
     /// SSH agent for RUN --mount=type=ssh: default (the agent of $SSH_AUTH_SOCK), ID=SOCKET, or private keys without passphrase
     #[arg(long, value_name = "default | ID[=SOCKET | =KEY[,KEY]]")]
     pub(crate) ssh: Vec<String>,
-    /// Grant a permission: network.host, security.insecure
+    /// Grant a permission: network.host, security.insecure, device (any), device=NAME
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,
+    /// Where specifications of devices for RUN --device are (Container Device Interface); later directories win
+    #[arg(long, value_name = "DIR", default_values = ["/etc/cdi", "/var/run/cdi"])]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
     /// Size of /dev/shm of RUN steps
     #[arg(long, value_name = "BYTES")]
     pub(crate) shm_size: Option<String>,

@@ -221,6 +221,18 @@ fn legacy_warnings(args: &BuildArgs) -> Vec<String> {
 }
 
 /// D-005: `K` takes the environment's value and is dropped when unset; D-022: SOURCE_DATE_EPOCH comes along by itself.
+/// Build argument that makes BuildKit write an index whatever the number of platforms.
+const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
+
+/// A truth value as Go writes them.
+fn parsed_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" | "" => Some(false),
+        _ => None,
+    }
+}
+
 fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     if let Some(epoch) = environment("SOURCE_DATE_EPOCH") {
@@ -233,6 +245,12 @@ fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(Strin
         };
         if key.is_empty() {
             return Err(Usage::new(format!("invalid --build-arg `{text}`: expected KEY=VALUE or KEY")).into());
+        }
+        if key == MULTI_PLATFORM && value.as_deref().is_some_and(|value| parsed_bool(value) != Some(false)) {
+            return Err(Usage::new(format!(
+                "--build-arg {MULTI_PLATFORM}: an index for one platform is not supported yet: leave it out to get the image itself"
+            ))
+            .into());
         }
         match value {
             Some(value) => {
@@ -272,7 +290,7 @@ fn platform(given: &[String]) -> Result<Option<Platform>> {
     let Some(first) = all.next() else { return Ok(None) };
     if all.next().is_some() {
         return Err(Usage::new(
-            "building for several platforms at once is not supported yet: give one --platform",
+            "--platform: building for several platforms at once is not supported yet: build for one at a time",
         )
         .into());
     }
@@ -315,10 +333,16 @@ fn entitlement(text: &str) -> Result<Entitlement> {
     match text {
         "network.host" => Ok(Entitlement::NetworkHost),
         "security.insecure" => Ok(Entitlement::SecurityInsecure),
-        _ => {
-            Err(Usage::new(format!("invalid entitlement \"{text}\": use network.host or security.insecure"))
-                .into())
-        }
+        "device" => Ok(Entitlement::Device(None)),
+        _ => match text.strip_prefix("device=") {
+            Some(name) if !name.is_empty() && !name.contains(',') => {
+                Ok(Entitlement::Device(Some(name.to_owned())))
+            }
+            _ => Err(Usage::new(format!(
+                "invalid entitlement \"{text}\": use network.host, security.insecure, device or device=NAME"
+            ))
+            .into()),
+        },
     }
 }
 

@@ -51,8 +51,8 @@ pub use error::RuntimeError;
 pub use init::{INIT_ARG0, init_main, is_init_invocation};
 pub use launch::{Killer, Launcher, RunningStep, StepIo, StepOutput};
 pub use spec::{
-    DEFAULT_CAPABILITIES, DEFAULT_PATH, FileContent, MountKind, MountSpec, Network, Rlimit, Scratch, Seccomp,
-    Spec, UserNamespace,
+    DEFAULT_CAPABILITIES, DEFAULT_PATH, DeviceNode, FileContent, MountKind, MountSpec, Network, Rlimit,
+    Scratch, Seccomp, Spec, UserNamespace,
 };
 pub use stubs::fill_stub_layer;
 pub use user::{Identity, resolve_user};

@@ -57,6 +57,9 @@ pub struct Spec {
     /// virtual machines, FUSE and loop devices are in `/dev`. `capabilities` is not looked at.
     #[serde(default)]
     pub privileged: bool,
+    /// Further nodes of `/dev`, which work whatever the privileges.
+    #[serde(default)]
+    pub devices: Vec<DeviceNode>,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: u64,
     /// File mode creation mask.
@@ -90,6 +93,7 @@ impl Spec {
             resolv_conf: String::new(),
             capabilities: DEFAULT_CAPABILITIES,
             privileged: false,
+            devices: Vec::new(),
             shm_size: DEFAULT_SHM_SIZE,
             umask: 0o022,
             rlimits: Vec::new(),
@@ -123,7 +127,50 @@ impl Spec {
         for path in host.chain(sources) {
             check_host_path(path)?;
         }
+        self.devices.iter().try_for_each(DeviceNode::check)?;
         self.mounts.iter().try_for_each(|m| check_target(&m.target))
+    }
+}
+
+/// A device of the machine, as a node below `/dev`. There is no device cgroup: whoever may open it may do with it what its
+/// mode lets them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Path inside the step below `/dev`, such as `/dev/dri/card0`, without `.`, `..` and `//`; missing directories are
+    /// made. A node that `/dev` has already is replaced.
+    pub path: String,
+    /// Whether it is a block device, else a character device.
+    pub block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl DeviceNode {
+    /// Names of `/dev` that are links or filesystems of their own.
+    const TAKEN: [&str; 8] = ["fd", "stdin", "stdout", "stderr", "ptmx", "pts", "shm", "mqueue"];
+
+    /// The path below `/dev`.
+    pub(crate) fn name(&self) -> &str {
+        self.path.strip_prefix("/dev/").unwrap_or_default()
+    }
+
+    fn check(&self) -> Result<(), RuntimeError> {
+        let name = self.name();
+        let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains('\0');
+        let taken = name.split('/').next().is_some_and(|first| Self::TAKEN.contains(&first));
+        if taken || name.split('/').any(bad) {
+            let problem = format!("a device node cannot be made at {:?}: it has to be below /dev", self.path);
+            return Err(RuntimeError::invalid("devices", problem));
+        }
+        Ok(())
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! Devices: there may be no device cgroup, and Docker's default capabilities include `mknod`. What keeps a step
 //! from making a node of the machine's disk and opening it is `nodev` on every mount it can write to, `/dev`
-//! included; only the six usual nodes are mounted without it, one by one. A privileged step may use all devices: there
+//! included; only the six usual nodes and those of [`Spec::devices`] are mounted without it, one by one. A privileged step may use all devices: there
 //! neither `/dev` nor the root has `nodev`.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, statat, symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, makedev, mkdirat, mknodat, openat, statat,
+    symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -18,7 +20,7 @@ use rustix::mount::{
 
 use crate::error::Context;
 use crate::resolve::own_directory;
-use crate::{RuntimeError, Spec, sys};
+use crate::{DeviceNode, RuntimeError, Spec, sys};
 
 /// Files and directories that Docker covers up.
 const MASKED_PROC: [&str; 10] = [
@@ -209,6 +211,27 @@ fn privileged_devices(dev: &OwnedFd) -> Result<(), RuntimeError> {
     (0..LOOP_DEVICES).try_for_each(|n| node(&format!("loop{n}"), FileType::BlockDevice, LOOP_MAJOR, n))
 }
 
+/// Makes a node that the spec asks for, in a `/dev` that nobody else sees yet.
+fn make_device(dev: &OwnedFd, device: &DeviceNode) -> Result<(), RuntimeError> {
+    let name = device.name();
+    for (at, _) in name.match_indices('/') {
+        match mkdirat(dev, &name[..at], Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => {}
+            made => made.context("create", format!("/dev/{}", &name[..at]))?,
+        }
+    }
+    match unlinkat(dev, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => {}
+        gone => gone.context("replace device", &device.path)?,
+    }
+    let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let mode = Mode::from_raw_mode(device.mode & 0o777);
+    mknodat(dev, name, kind, mode, makedev(device.major, device.minor))
+        .context("create device", &device.path)?;
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    chownat(dev, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).context("give away", &device.path)
+}
+
 /// `/dev` with everything below it; gives back a mount of its `null`, verified.
 fn devices(root: BorrowedFd<'_>, spec: &Spec) -> Result<OwnedFd, RuntimeError> {
     let shown = |name: &str| format!("/dev/{name}");
@@ -229,19 +252,24 @@ fn devices(root: BorrowedFd<'_>, spec: &Spec) -> Result<OwnedFd, RuntimeError> {
     if spec.privileged {
         privileged_devices(&dev)?;
     }
+    spec.devices.iter().try_for_each(|device| make_device(&dev, device))?;
     attach_own(root, "dev", &dev)?;
     // Nodes are mounts cloned while `/dev` still allows devices.
-    let nodes = NODES.map(|(name, ..)| clone_at(dev.as_fd(), name));
+    let names: BTreeSet<&str> =
+        NODES.iter().map(|(name, ..)| *name).chain(spec.devices.iter().map(DeviceNode::name)).collect();
+    let nodes: Vec<_> = names.into_iter().map(|name| (name, clone_at(dev.as_fd(), name))).collect();
     if !spec.privileged {
         sys::set_mount_attributes(dev.as_fd(), sys::attr::NODEV, false)
             .context("set mount attributes of", "/dev")?;
     }
     let mut null = None;
-    for ((name, ..), node) in NODES.iter().zip(nodes) {
+    for (name, node) in nodes {
         let node = node.context("open device", shown(name))?;
         let at = target(dev.as_fd(), name).context("open device", shown(name))?;
         attach(node.as_fd(), at.as_fd()).context("mount", shown(name))?;
-        null.get_or_insert(node);
+        if name == "null" {
+            null = Some(node);
+        }
     }
     let size = spec.shm_size.to_string();
     // A new instance is what every mount of devpts is (`newinstance` is history).

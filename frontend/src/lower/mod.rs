@@ -17,7 +17,6 @@ mod remote;
 mod resolve;
 mod run;
 mod state;
-pub(crate) mod unsupported;
 mod vertices;
 
 pub(crate) use mounts::mount_from;
@@ -27,7 +26,7 @@ pub(crate) use remote::fetched_source;
 pub use remote::filename as filename_of_url;
 pub use resolve::{ImageRequest, ResolveError, ResolvedImage, Resolver};
 
-use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Span};
+use crate::ast::{Dockerfile, Instruction, InstructionKind, Span};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::env::split_pair;
 use crate::lint::Linter;
@@ -39,7 +38,6 @@ use rbuild_ir::{Definition, ImageOp, ImageResult, Op};
 use rbuild_oci::{Platform, Reference};
 use state::{Root, State};
 use std::collections::{BTreeSet, HashSet};
-use unsupported::Unsupported;
 use vertices::Vertices;
 
 /// Most bytes that the environment of a stage may have. The kernel refuses to start a process with more than a few
@@ -350,11 +348,6 @@ impl Lowering<'_, '_> {
             self.parameters.resize_with(node + 1, StageParameters::default);
         }
         &mut self.parameters[node]
-    }
-
-    /// Notes a feature that is not built yet; lowering goes on so that all of them are reported.
-    fn refuse(&mut self, what: Unsupported, lines: LineRange) {
-        self.diagnostics.push(what.diagnostic(lines));
     }
 
     fn finish(&mut self) -> Result<Definition, Diagnostic> {

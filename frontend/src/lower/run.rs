@@ -2,7 +2,6 @@
 
 use super::config::expand_text;
 use super::state::State;
-use super::unsupported::Unsupported;
 use super::vertices::Inputs;
 use super::{Lowering, Outcome, names};
 use crate::args;
@@ -13,7 +12,7 @@ use crate::mount::{MountSpec, MountType};
 use crate::outline::OutlineMount;
 use crate::shell::Lex;
 use crate::stage::Command;
-use rbuild_ir::{ExecOp, Mount, MountKind, NetworkMode, Op, SecurityMode, VertexDigest};
+use rbuild_ir::{Device, ExecOp, Mount, MountKind, NetworkMode, Op, SecurityMode, VertexDigest};
 
 /// Where heredoc scripts with a `#!` line are put.
 const PIPES: &str = "/dev/pipes";
@@ -52,9 +51,6 @@ impl Lowering<'_, '_> {
         let mut inputs = Inputs::default();
         let mounts = self.mounts(state, &specs, &command.sources, &mut inputs)?;
         self.note_mounts(node, &mounts, lines);
-        if !run.devices.is_empty() {
-            self.refuse(Unsupported::Device, lines);
-        }
 
         let lex = Lex { raw_quotes: true, skip_unset_env: true, ..self.plan.lex };
         let text = format!("{}{}", command.instruction.original, script.summary);
@@ -88,6 +84,7 @@ impl Lowering<'_, '_> {
                 ast::SecurityMode::Insecure => SecurityMode::Insecure,
             },
             mounts,
+            devices: run.devices.iter().map(device).collect(),
             pipes: script.pipes,
             extra_host_names: options.extra_hosts.iter().map(|(name, _)| name.clone()).collect(),
             ulimits,
@@ -145,6 +142,10 @@ fn mount_specs(run: &RunInstruction, lex: &Lex, state: &mut State) -> Outcome<Ve
         })
     };
     run.mounts.iter().map(parse).collect()
+}
+
+fn device(device: &ast::Device) -> Device {
+    Device { name: device.name.clone(), required: device.required }
 }
 
 fn script(run: &RunInstruction) -> Script {

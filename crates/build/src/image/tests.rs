@@ -70,6 +70,7 @@ fn b_010_entries_with_a_layer_match_the_layers() {
     let too_few = config_of(&[], &[layer("a", None), layer("b", None)]);
     assert_eq!(too_few.history.len(), 2);
     assert_eq!(too_few.history[0].comment.as_deref(), Some("buildkit.exporter.image.v0"));
+    assert_eq!(too_few.history[1].created_by.as_deref(), Some("created by buildkit"));
     let too_many = config_of(&[("+a", None), ("+b", None)], &[layer("a", None)]);
     assert_eq!(too_many.history.iter().map(|entry| entry.empty_layer).collect::<Vec<_>>(), [false, true]);
 }
@@ -111,7 +112,7 @@ fn b_006_the_config_is_sorted_and_escaped_as_go_does() {
     let want = format!(
         "{}{}{}",
         r#"{"aardvark":1,"architecture":"arm64","author":"me","config":{"User":"u","ExposedPorts":{"80/tcp":{}},"Env":["A=1"],"Entrypoint":["e"],"Cmd":["c"],"Volumes":{"/v":{}},"WorkingDir":"/w","Labels":{"a":"1","b":"2"},"StopSignal":"9","ArgsEscaped":true,"Healthcheck":{"Test":["NONE"],"Retries":1},"OnBuild":["RUN \u003cx\u003e"],"Shell":["s"]},"#,
-        r#""created":"1970-01-01T00:00:00Z","history":[{"created":"1970-01-01T00:00:00Z","created_by":"-CMD [\"a \u0026\u0026 b\"]","comment":"buildkit.dockerfile.v0","empty_layer":true},{"created":"1970-01-01T00:00:00Z","comment":"buildkit.exporter.image.v0"}],"#,
+        r#""created":"1970-01-01T00:00:00Z","history":[{"created":"1970-01-01T00:00:00Z","created_by":"-CMD [\"a \u0026\u0026 b\"]","comment":"buildkit.dockerfile.v0","empty_layer":true},{"created":"1970-01-01T00:00:00Z","created_by":"created by buildkit","comment":"buildkit.exporter.image.v0"}],"#,
         format_args!(r#""os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#),
     );
     assert_eq!(text, want);

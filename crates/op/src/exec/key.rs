@@ -18,6 +18,7 @@ pub(super) fn preimage(op: &ExecOp, contexts: &[Option<Digest>]) -> Value {
         network,
         security,
         mounts,
+        devices,
         pipes,
         extra_host_names,
         ulimits,
@@ -29,7 +30,7 @@ pub(super) fn preimage(op: &ExecOp, contexts: &[Option<Digest>]) -> Value {
         mounts.iter().enumerate().map(|(at, one)| mount(one, contexts.get(at).copied().flatten())).collect();
     let pipes: Vec<Value> =
         pipes.iter().map(|(name, text)| json!({ "name": name, "text": Digest::of(text) })).collect();
-    json!({
+    let mut preimage = json!({
         "op": "exec",
         "args": args,
         "env": env,
@@ -43,7 +44,12 @@ pub(super) fn preimage(op: &ExecOp, contexts: &[Option<Digest>]) -> Value {
         "extra_host_names": extra_host_names,
         "ulimits": ulimits,
         "platform": platform,
-    })
+    });
+    if !devices.is_empty() {
+        // Only where there are some, so that steps without keep the keys they had.
+        preimage["devices"] = json!(devices);
+    }
+    preimage
 }
 
 fn mount(mount: &Mount, context: Option<Digest>) -> Value {
@@ -110,6 +116,7 @@ mod tests {
             network: rbuild_ir::NetworkMode::default(),
             security: rbuild_ir::SecurityMode::default(),
             mounts: Vec::new(),
+            devices: Vec::new(),
             pipes: Vec::new(),
             extra_host_names: Vec::new(),
             ulimits: Vec::new(),
@@ -128,7 +135,7 @@ mod tests {
     fn c_014_what_counts_and_what_does_not() {
         type Edit = fn(&mut ExecOp);
         let own = |kind| Mount { target: "/m".into(), kind, readonly: false };
-        let cases: [(&str, bool, Edit); 19] = [
+        let cases: [(&str, bool, Edit); 20] = [
             ("an argument", true, |op| op.args[2] = "make all".into()),
             ("how arguments are divided", true, |op| op.args = vec!["/bin/sh".into(), "-c make".into()]),
             ("a variable", true, |op| op.env[0].1 = "/sbin".into()),
@@ -142,6 +149,9 @@ mod tests {
             ("a host's name", true, |op| op.extra_host_names.push("h".into())),
             ("a limit", true, |op| op.ulimits.push("nofile=1:1".into())),
             ("the platform", true, |op| op.platform = "linux/arm64".parse().unwrap()),
+            ("a device", true, |op| {
+                op.devices.push(rbuild_ir::Device { name: "v.com/c=d".into(), required: false });
+            }),
             ("a secret's name", true, |op| {
                 op.mounts.push(Mount { target: "/s".into(), kind: secret(), readonly: true });
             }),
@@ -169,6 +179,11 @@ mod tests {
         let shared = cache(rbuild_ir::Sharing::Shared, 0o755);
         assert_ne!(shared, cache(rbuild_ir::Sharing::Locked, 0o755));
         assert_ne!(shared, cache(rbuild_ir::Sharing::Shared, 0o700));
+        let device = |required| {
+            let devices = vec![rbuild_ir::Device { name: "v.com/c=d".into(), required }];
+            preimage(&ExecOp { devices, ..exec() }, &[])
+        };
+        assert_ne!(device(true), device(false));
     }
 
     #[test]

@@ -208,6 +208,12 @@ impl ExecStep {
         let asking = Asking { engine: &self.engine, op: &self.op, inputs, step, fresh };
         let mut mounts = StepMounts::prepare(&asking).await?;
         mounts.apply(&mut spec);
+        let devices = self.engine.settings.devices.for_step(&self.op.devices)?;
+        for name in &devices.missing {
+            let text = format!("optional device {name} is not registered: the step runs without it");
+            step.reporter.report(rbuild_event::Event::Warning { text });
+        }
+        devices.apply(&mut spec);
         let ran = self.run(spec, mounts.secrets.clone(), step).await;
         let secrets = std::mem::take(&mut mounts.secrets);
         drop(mounts);

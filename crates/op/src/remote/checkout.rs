@@ -156,10 +156,19 @@ impl Checkout<'_> {
         if self.op.mtime == GitTime::Checkout {
             return Ok(None);
         }
-        let text = self.git(&["show", "--no-patch", "--format=%ct", "HEAD"]).await?;
-        let text = String::from_utf8_lossy(&text).trim().to_owned();
-        Ok(Some(text.parse().map_err(|_| format!("git gives `{text}` as the time of a commit"))?))
+        // Not `git show`: that reads the parents, which only another fetch may have brought into the shallow repository.
+        let commit = self.git(&["cat-file", "commit", "HEAD"]).await?;
+        let time = committed(&commit).ok_or_else(|| format!("commit {} has no time", self.commit.id))?;
+        Ok(Some(time))
     }
+}
+
+/// The time of a commit object, from its line `committer NAME <MAIL> SECONDS ZONE`.
+fn committed(commit: &[u8]) -> Option<i64> {
+    let header = commit.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
+    let line = header.into_iter().find(|line| line.starts_with(b"committer "))?;
+    let times = line.rsplit(|byte| *byte == b'>').next()?;
+    std::str::from_utf8(times).ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// Removes repositories, and gives files the modes 0644 and 0755, directories 0755, and all the time.
@@ -215,4 +224,27 @@ fn move_subdir(op: &GitOp, ingest: &LayerIngest) -> Result<(), OpError> {
         _ => rustix::fs::renameat(&upper, "work", &upper, "fs")?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::committed;
+
+    #[test]
+    fn a_117_the_time_of_a_commit() {
+        let commit =
+            |line: &str| format!("tree 1\nauthor A <a> 5 +0000\n{line}\n\ncommitter X <x> 9 +0000\n");
+        for (line, expected) in [
+            ("committer A B <a@b> 1600000000 +0200", Some(1_600_000_000)),
+            ("committer A > B <a@b> -7 -0100", Some(-7)),
+            ("committer <> 3 +0000\ngpgsig committer", Some(3)),
+            ("committer A <a@b>", None),
+            ("committer A <a@b> x +0000", None),
+            ("commit", None),
+        ] {
+            assert_eq!(committed(commit(line).as_bytes()), expected, "{line}");
+        }
+        assert_eq!(committed(b"committer \xff\xfe <\xff> 4 +0000"), Some(4));
+        assert_eq!(committed(b""), None);
+    }
 }

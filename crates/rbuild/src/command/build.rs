@@ -23,6 +23,7 @@ pub(crate) fn surroundings(root: &Path) -> Environment {
         registry: ClientConfig::from_values(|name| environment(name).map(Into::into)),
         resolv_conf: resolv_conf(),
         open_files: raise_open_files(),
+        cdi_dirs: Vec::new(),
         history: rbuild_build::Limits::default(),
         budget: Budget::default(),
     }
@@ -34,7 +35,9 @@ pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
     }
     let prepared = prepare(args)?;
     let history = crate::request::history::limits(args.history_limits.as_deref())?;
-    let environment = Environment { history, budget: args.budget.or_environment()?, ..surroundings(root) };
+    let budget = args.budget.or_environment()?;
+    let cdi_dirs = args.cdi_spec_dir.clone();
+    let environment = Environment { history, budget, cdi_dirs, ..surroundings(root) };
     let (progress, reporter) = Progress::start(mode(args), std::io::stderr());
     for text in prepared.warnings {
         reporter.report(rbuild_event::Event::Warning { text });

@@ -5,5 +5,7 @@
 mod bed;
 mod bind;
 mod cache;
+mod chain;
+mod device;
 mod insecure;
 mod secret;

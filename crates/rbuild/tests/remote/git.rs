@@ -57,6 +57,15 @@ fn a_117_branches_tags_and_commits() {
     assert_ne!(first, last);
 }
 
+/// A-117: the parents of the commit are not needed, and not here.
+#[test]
+fn a_117_the_time_of_a_commit_whose_parents_are_not_here() {
+    let Some(lab) = Lab::with_git("a_117_the_time_of_a_commit_whose_parents_are_not_here") else { return };
+    example(&lab);
+    let image = lab.image(&format!("ADD {}?mtime=commit /dated", lab.remote("r")));
+    assert_eq!(image.entry("dated/f").mtime, 1_600_000_000);
+}
+
 /// A-117
 #[test]
 fn a_117_the_repository_stays_when_asked() {
