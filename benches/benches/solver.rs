@@ -113,6 +113,7 @@ fn solve(c: &mut Criterion) {
                         reporter: Reporter::silent(),
                         observer: None,
                         cancel: CancellationToken::new(),
+                        declared: Arc::default(),
                     };
                     solver
                         .solve(Arc::clone(&plan), ops.collect(), Arc::new(|_, _| {}))

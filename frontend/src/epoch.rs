@@ -55,8 +55,7 @@ pub(crate) fn epoch(
         // What has no time, a directory say, leaves it unset.
         return Ok(options.epoch);
     }
-    let help =
-        "give the seconds since 1970, `context`, or the name of a build context or of a stage that only adds a URL";
+    let help = "give the seconds since 1970, `context`, or the name of a build context or of a stage that only adds a URL";
     let (lines, span) = place(dockerfile, options);
     Err(Diagnostic::error(format!("invalid {EPOCH}: {value}"), lines).with_span(span).with_help(help))
 }
@@ -97,7 +96,8 @@ fn source(
     let Some(stage) = dockerfile.stages.iter().find(named) else { return Ok(None) };
     let mut env: Env = args.iter().filter(|(name, _)| *name != EPOCH).collect();
     only_source(stage, &mut env, options, lex).map(Some).map_err(|reason| {
-        let help = "such a stage stands on scratch and has one ADD of one URL or git repository, and ARGs at most";
+        let help =
+            "such a stage stands on scratch and has one ADD of one URL or git repository, and ARGs at most";
         Diagnostic::error(reason, stage.instruction.lines)
             .with_span(stage.instruction.keyword.span)
             .with_help(help)

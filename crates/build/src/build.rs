@@ -12,7 +12,7 @@ use crate::record::{Recording, Told};
 use crate::request::{BuildRequest, Entitlement, Output};
 use crate::shadow::{Shadow, finish_layer};
 use rbuild_cache::Importer;
-use rbuild_event::{Event, Reporter};
+use rbuild_event::{Event, Reporter, VertexId};
 use rbuild_graph::Plan;
 use rbuild_history::Limits;
 use rbuild_ir::{Definition, ImageResult};
@@ -23,7 +23,7 @@ use rbuild_solver::{Observer, Op, Outcome, SolveOptions, Solver, StepContext};
 use rbuild_store::{Budget, Store};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
 
@@ -117,8 +117,8 @@ async fn build_in(
     let (mut definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     cache::drop_inherited(&mut definition.image);
-    let importer = Arc::new(cache::importer(&request, &images, &definition.image.platform, &reporter));
-    recording.ask_failures(&importer);
+    let importer = cache::importer(&request, &images, &definition.image.platform, &reporter);
+    let importer = Arc::new(importer.on_failure(recording.on_cache_failure()));
     if !importer.is_empty() && !store.has_records()? {
         // Everything will be missed here: read while the contexts are read. Else it may not be needed at all.
         let importer = Arc::clone(&importer);
@@ -143,6 +143,7 @@ async fn build_in(
         )),
         names: names(&request),
         observer: recording.observer(told),
+        declared: Arc::default(),
         pusher: Pusher::new(Arc::clone(&images), store.clone(), push_names(&request), lazy).map(Arc::new),
         images,
         importer,
@@ -250,6 +251,8 @@ struct Build {
     importer: Arc<Importer>,
     names: Vec<Reference>,
     observer: Option<Arc<dyn Observer>>,
+    /// Numbers of the steps, whichever attempt it is.
+    declared: Arc<OnceLock<Vec<VertexId>>>,
     reporter: Reporter,
     cancel: CancellationToken,
 }
@@ -386,6 +389,7 @@ impl Build {
             reporter: self.reporter.clone(),
             observer: self.observer.clone(),
             cancel: self.cancel.clone(),
+            declared: Arc::clone(&self.declared),
         };
         let (shadow, export, wants_image) = (Arc::clone(shadow), export.clone(), self.wants_image());
         let (plan, steps, caches) = (Arc::clone(&steps.plan), Arc::clone(steps), Arc::clone(caches));

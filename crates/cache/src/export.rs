@@ -79,10 +79,8 @@ impl Exporter {
         probe: bool,
     ) -> Result<bool, CacheError> {
         let known = self.is_placed(&blob.digest) || self.existing().await?.blobs.contains(&blob.digest);
-        if probe || !known {
-            if self.backend.find(blob, mount_from).await? == Found::Missing {
-                return Ok(false);
-            }
+        if (probe || !known) && self.backend.find(blob, mount_from).await? == Found::Missing {
+            return Ok(false);
         }
         self.set_placed(blob.digest);
         Ok(true)

@@ -56,12 +56,23 @@ pub struct Importer {
     reporter: Reporter,
     loaded: OnceCell<Vec<Loaded>>,
     failures: Mutex<Vec<ImportFailure>>,
+    on_failure: Option<OnFailure>,
 }
+
+/// Told of every cache that is there, or may be, and could not be read.
+pub type OnFailure = Box<dyn Fn(&ImportFailure) + Send + Sync>;
 
 impl Importer {
     /// An importer of these caches, which are asked in this order. Of images for several platforms, `platform` is read.
     pub fn new(backends: Vec<Arc<dyn Backend>>, platform: Platform, reporter: Reporter) -> Self {
-        Self { backends, platform, reporter, loaded: OnceCell::new(), failures: Mutex::default() }
+        let (loaded, failures) = (OnceCell::new(), Mutex::default());
+        Self { backends, platform, reporter, loaded, failures, on_failure: None }
+    }
+
+    /// Tells `told` of every cache that is there, or may be, and could not be read.
+    #[must_use]
+    pub fn on_failure(self, told: OnFailure) -> Self {
+        Self { on_failure: Some(told), ..self }
     }
 
     /// Whether there is nothing to import.
@@ -114,6 +125,9 @@ impl Importer {
         let text = format!("importing cache from {cache}: {message}; the build goes on without it");
         self.reporter.report(Event::Warning { text });
         let failure = ImportFailure { cache: cache.to_owned(), message, unreachable: error.is_unreachable() };
+        if let Some(told) = self.on_failure.as_ref().filter(|_| !error.is_not_found()) {
+            told(&failure);
+        }
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
     }
 
@@ -205,7 +219,7 @@ async fn load(backend: &dyn Backend, platform: &Platform) -> Result<Option<Conte
 
 async fn cache_config(backend: &dyn Backend, config: &Descriptor) -> Result<Option<Contents>, CacheError> {
     let bytes = read(backend, config, MAX_CONFIG).await?;
-    parse_config(&bytes).map_err(|reason| CacheError::Damaged(reason))
+    parse_config(&bytes).map_err(CacheError::Damaged)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CacheError> {

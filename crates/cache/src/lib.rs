@@ -36,7 +36,7 @@ pub use contents::{Contents, MAX_CHAIN, MAX_LAYERS, MAX_RECORDS, RemoteLayer, Re
 pub use documents::{CONFIG_MEDIA_TYPE, Form, MAX_CONFIG, config_json, manifest_json, parse_config};
 pub use error::CacheError;
 pub use export::{Exporter, Published};
-pub use import::{Cached, ImportFailure, Importer};
+pub use import::{Cached, ImportFailure, Importer, OnFailure};
 pub use inline::{INLINE_KEY, inline_value, parse_inline};
 pub use local::LocalBackend;
 pub use registry::RegistryBackend;

@@ -59,7 +59,7 @@ impl LocalBackend {
     fn entry(&self) -> Result<Option<Descriptor>, CacheError> {
         let Some(index) = self.index()? else { return Ok(None) };
         let entries = index["manifests"].as_array().map_or(&[][..], Vec::as_slice);
-        let mut entries = entries.iter().filter_map(|entry| Descriptor::deserialize_from(entry));
+        let mut entries = entries.iter().filter_map(Descriptor::deserialize_from);
         Ok(match self.digest {
             Some(digest) => entries.find(|entry| entry.digest == digest),
             None => entries.find(|entry| entry.annotations.get(REF_NAME) == Some(&self.tag)),

@@ -102,6 +102,8 @@ pub struct Engine {
     pub(crate) fresh_caches: Mutex<HashSet<PathBuf>>,
     /// Imported layers that could not be had: no record with one of them is used in this build.
     pub(crate) lost: Mutex<HashSet<LayerId>>,
+    /// Their blobs.
+    pub(crate) lost_blobs: Mutex<HashSet<Digest>>,
     /// SOURCE_DATE_EPOCH that imported layers were packed under, as far as they have one.
     pub(crate) epochs: Mutex<HashMap<LayerId, Option<i64>>>,
 }
@@ -143,6 +145,7 @@ impl Engine {
             bound: Mutex::default(),
             fresh_caches: Mutex::default(),
             lost: Mutex::default(),
+            lost_blobs: Mutex::default(),
             epochs: Mutex::default(),
         }
     }
@@ -490,7 +493,7 @@ impl Engine {
             }
             if layer.is_imported() {
                 // Not worth a download: it equals nothing but itself.
-                return Ok(layer.id);
+                return Ok(layer.pulled.get().map_or(layer.id, |pulled| pulled.diff_id));
             }
             let entries = self.entries_of_top(root, step).await?;
             let content = blocking(move || rbuild_snapshot::content_digest(entries.as_slice())).await?;
@@ -546,7 +549,7 @@ impl Engine {
         if !layer.is_imported() {
             row.content_digest = Some(layer.id);
         }
-        Ok(Batch::new().layer(row).packed(pulled_form(packed, self.epoch_of(layer))))
+        Ok(Batch::new().layer(row).packed(pulled_form(layer, packed, self.epoch_of(layer))))
     }
 
     /// Keeps a record, at once or as soon as the store has the bytes of all its layers.
@@ -601,7 +604,7 @@ impl Engine {
                     Some(pulled) if layer.is_imported() => {
                         let packed =
                             PackedLayer { diff_id: pulled.diff_id, descriptor: pulled.descriptor.clone() };
-                        let form = pulled_form(&packed, self.epoch_of(layer));
+                        let form = pulled_form(layer, &packed, self.epoch_of(layer));
                         batch.layer(store_row(layer, LayerKind::Pulled)).packed(form)
                     }
                     Some(_) => batch.layer(store_row(layer, LayerKind::Pulled)),
@@ -665,9 +668,9 @@ fn written_row(layer: &Layer) -> rbuild_store::Layer {
 }
 
 /// What the store is told of a registry's own blob.
-fn pulled_form(packed: &PackedLayer, epoch: Option<i64>) -> Packed {
+fn pulled_form(layer: &Layer, packed: &PackedLayer, epoch: Option<i64>) -> Packed {
     Packed {
-        layer: packed.diff_id,
+        layer: layer.id,
         codec: PULLED.to_owned(),
         epoch,
         diff_id: packed.diff_id,

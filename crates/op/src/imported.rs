@@ -6,11 +6,17 @@ use crate::fetch::PulledLayer;
 use crate::layer::{Layer, Root, from_epoch};
 use rbuild_cache::{Cached, RemoteLayer};
 use rbuild_layer::{Compression, UnpackError};
+use rbuild_oci::Digest;
 use rbuild_solver::{OpError, ResultLost, StepContext};
 use rbuild_store::{LayerId, StoreError};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
+
+/// Names an imported layer. Two steps may make the same bytes at different times, and an image's history tells these.
+fn imported_id(diff_id: &Digest, (seconds, nanos): (i64, u32)) -> LayerId {
+    Digest::of(format!("rbuild.imported-layer.v1\n{diff_id}\n{seconds}.{nanos}"))
+}
 
 impl Engine {
     pub(crate) fn is_lost(&self, id: &LayerId) -> bool {
@@ -35,20 +41,20 @@ impl Engine {
     }
 
     fn imported_layer(&self, layer: &RemoteLayer) -> Option<Arc<Layer>> {
-        if self.is_lost(&layer.diff_id) {
+        let (Some(blob), Some(created)) = (&layer.blob, layer.created) else {
+            return self.known_layer(&layer.diff_id);
+        };
+        let id = imported_id(&layer.diff_id, created);
+        if self.is_lost(&id) {
             return None;
         }
-        let known = self.known_layer(&layer.diff_id);
-        let (Some(blob), Some((seconds, nanos))) = (&layer.blob, layer.created) else { return known };
         let pulled = PulledLayer { descriptor: blob.clone(), diff_id: layer.diff_id };
-        let known = known.unwrap_or_else(|| {
-            let created = from_epoch(seconds, nanos);
-            self.intern(Layer::imported(pulled.clone(), created, layer.content))
-        });
+        let made = Layer::imported(id, pulled.clone(), from_epoch(created.0, created.1), layer.content);
+        let known = self.intern(made);
         // The store may have told of it without saying where its blob is.
         known.pulled.get_or_init(|| pulled);
         if layer.epoch.is_some() {
-            locked(&self.epochs).insert(layer.diff_id, layer.epoch);
+            locked(&self.epochs).insert(id, layer.epoch);
         }
         Some(known)
     }
@@ -91,8 +97,16 @@ impl Engine {
         if layer.is_imported() && (wrong || broken) { self.lose(layer, &error) } else { error }
     }
 
+    /// Whether a blob of this digest was missing or damaged where it should have been.
+    pub fn was_lost(&self, blob: &Digest) -> bool {
+        locked(&self.lost_blobs).contains(blob)
+    }
+
     fn lose(&self, layer: &Layer, error: &OpError) -> OpError {
         locked(&self.lost).insert(layer.id);
+        if let Some(pulled) = layer.pulled.get() {
+            locked(&self.lost_blobs).insert(pulled.descriptor.digest);
+        }
         let lost = matches!(error.downcast_ref(), Some(OpFailure::LayerLost(_)));
         let what = if lost { format!("layer {} is nowhere any more", layer.id) } else { error.to_string() };
         ResultLost(what).into()
@@ -146,7 +160,7 @@ impl Engine {
             diff_id: packed.diff_id,
             blob: Some(packed.descriptor.clone()),
             // What is not known is not told.
-            content: content.filter(|content| *content != layer.id),
+            content: content.filter(|content| *content != packed.diff_id),
             created: Some(crate::layer::since_epoch(created.max(SystemTime::UNIX_EPOCH))),
             epoch: self.epoch_of(layer),
         })

@@ -63,8 +63,13 @@ impl Layer {
     }
 
     /// A layer that a step made elsewhere; its blob is in a cache.
-    pub(crate) fn imported(layer: PulledLayer, created: SystemTime, content: Option<Digest>) -> Self {
-        let made = Self::new(layer.diff_id, Some(created), None, true);
+    pub(crate) fn imported(
+        id: LayerId,
+        layer: PulledLayer,
+        created: SystemTime,
+        content: Option<Digest>,
+    ) -> Self {
+        let made = Self::new(id, Some(created), None, true);
         made.pulled.get_or_init(|| layer);
         Self { content: OnceCell::new_with(content), ..made }
     }

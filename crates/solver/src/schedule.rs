@@ -4,11 +4,11 @@ use crate::{
     CacheEntry, CacheStore, Explanation, Inputs, KeyGuard, Keyed, Observer, Op, OpError, OperationKey,
     Output, ResultLost, SolveError, StepContext, definition_key,
 };
-use rbuild_event::{Event, Reporter};
+use rbuild_event::{Event, Reporter, VertexId};
 use rbuild_graph::{Plan, Step};
 use rbuild_oci::Digest;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -90,6 +90,9 @@ pub struct Solver<T: Sync> {
     pub observer: Option<Arc<dyn Observer>>,
     /// Stops the build from outside.
     pub cancel: CancellationToken,
+    /// Numbers of the steps: made by the first attempt to solve a plan, and used again by those after
+    /// [`SolveError::Lost`].
+    pub declared: Arc<OnceLock<Vec<VertexId>>>,
 }
 
 impl<T: Output> Solver<T> {
@@ -104,12 +107,8 @@ impl<T: Output> Solver<T> {
         assert_eq!(plan.vertices().len(), ops.len(), "one operation for each vertex");
         // Ends every step of this build when one fails, without stopping other builds of the caller.
         let cancel = self.cancel.child_token();
-        let contexts: Vec<StepContext> = (plan.vertices().iter())
-            .map(|vertex| StepContext {
-                vertex: self.reporter.declare(vertex.name.clone()),
-                reporter: self.reporter.clone(),
-                cancel: cancel.clone(),
-            })
+        let contexts: Vec<StepContext> = (self.declare(&plan).into_iter())
+            .map(|vertex| StepContext { vertex, reporter: self.reporter.clone(), cancel: cancel.clone() })
             .collect();
         let operations = self.operation_keys(&plan, &ops, &contexts).await?;
         let keys = definition_keys(&plan, &ops, &operations);
@@ -138,6 +137,17 @@ impl<T: Output> Solver<T> {
         });
         run.tell_keys(&hits.outputs, &needed);
         run.all(hits.outputs, &needed, &cancel).await
+    }
+
+    fn declare(&self, plan: &Plan) -> Vec<VertexId> {
+        let names = plan.vertices().iter().map(|vertex| vertex.name.clone());
+        if let Some(declared) = self.declared.get() {
+            for (vertex, name) in declared.iter().zip(names) {
+                self.reporter.report(Event::Declared { vertex: *vertex, name });
+            }
+            return declared.clone();
+        }
+        self.declared.get_or_init(|| names.map(|name| self.reporter.declare(name)).collect()).clone()
     }
 
     /// Asks all operations for their keys at once: this is where local contexts are read.

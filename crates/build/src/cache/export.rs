@@ -249,7 +249,9 @@ impl Target {
         probe: bool,
     ) -> Result<(), Failure> {
         let sources = self.mount_sources(shared, blob).map_err(Failure::Layer)?;
-        if self.exporter.find(blob, &sources, probe).await? {
+        // What could not be had from there is sent again if it was made again, whatever the place says of it.
+        let is_suspect = shared.engine.was_lost(&blob.digest);
+        if !is_suspect && self.exporter.find(blob, &sources, probe).await? {
             return Ok(());
         }
         let layer = root.layers().last().expect("asked of roots with a layer");

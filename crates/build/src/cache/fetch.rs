@@ -28,7 +28,7 @@ impl Fetcher {
         self.dead.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
-    async fn from_cache(
+    async fn ask_cache(
         &self,
         backend: &dyn Backend,
         blob: &Descriptor,
@@ -51,14 +51,14 @@ impl Fetcher {
     }
 
     /// From the first cache that gives it; `None` if none should have it.
-    async fn from_caches(&self, blob: &Descriptor, step: &StepContext) -> Option<Result<(), OpError>> {
+    async fn ask_caches(&self, blob: &Descriptor, step: &StepContext) -> Option<Result<(), OpError>> {
         let mut failed = None;
         for backend in self.importer.sources(&blob.digest) {
             if self.is_dead(backend.name()) {
                 failed.get_or_insert_with(|| Err(format!("{} does not answer", backend.name()).into()));
                 continue;
             }
-            match self.from_cache(&*backend, blob, step).await {
+            match self.ask_cache(&*backend, blob, step).await {
                 Ok(()) => return Some(Ok(())),
                 Err(error) if step.cancel.is_cancelled() => return Some(Err(error)),
                 Err(error) => failed = Some(Err(error)),
@@ -73,11 +73,11 @@ impl BlobFetcher for Fetcher {
     async fn fetch(&self, blob: &Descriptor, step: &StepContext) -> Result<(), OpError> {
         if self.images.knows(blob) {
             return match self.images.fetch(blob, step).await {
-                Err(error) => self.from_caches(blob, step).await.unwrap_or(Err(error)),
+                Err(error) => self.ask_caches(blob, step).await.unwrap_or(Err(error)),
                 fetched => fetched,
             };
         }
-        match self.from_caches(blob, step).await {
+        match self.ask_caches(blob, step).await {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => Err(error),
             None => self.images.fetch(blob, step).await,

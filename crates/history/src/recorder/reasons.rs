@@ -36,7 +36,7 @@ impl Shared {
         let comparison = Comparison::aligned(previous.as_ref(), &build.keys, matched.as_slice());
         let listings = |digest: &Digest| self.listing(build, digest);
         let reason = if build.keys.steps.get(step)?.cacheable {
-            let failed_caches = self.failed_caches.get().map(|ask| ask()).unwrap_or_default();
+            let failed_caches = self.lock().failed_caches.clone();
             let facts = Facts {
                 fate: &*self.fate,
                 missed: &|place| self.lock().missed.contains(&place),

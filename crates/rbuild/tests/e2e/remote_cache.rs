@@ -180,6 +180,7 @@ fn a_dead_registry_costs_one_warning() {
     let run = context.build(&["-t", "app", "--cache-from", cache, "--cache-to", cache]).ok();
     assert_eq!(warnings(&run).len(), 1, "{:?}", warnings(&run));
     assert!(warnings(&run)[0].contains(cache), "{:?}", warnings(&run));
+    assert!(run.stderr.contains(&format!("remote cache unreachable: {cache}")), "{}", run.stderr);
     context.build(&["-t", "app", "--cache-to", cache]).ok();
     let wanted = format!("type=registry,ref={cache},ignore-error=false");
     context
@@ -505,4 +506,183 @@ fn two_exports_at_once_leave_a_whole_cache() {
         context.build(&["-t", "app", "--cache-from", &cache]).ok().steps().0 == 0
     });
     assert_eq!(cached.count(), 1, "the last one wins");
+}
+
+/// Everything that could bring a path, an inode or an order of this machine into a key.
+const PORTABLE: &str = r#"
+FROM base AS one
+ARG A=1
+COPY --link tree/ /tree/
+COPY --chown=daemon:bin tree/a /owned
+ADD packed.tar.gz /unpacked/
+WORKDIR /work
+RUN --mount=type=bind,source=tree,target=/bound --mount=type=tmpfs,target=/t cat /bound/* > all
+RUN --mount=type=bind,from=base,source=/etc,target=/e --mount=type=cache,target=/c ls /e > list && touch /c/x
+COPY <<END /heredoc
+text $A
+END
+FROM scratch
+COPY --from=one /work/ /
+COPY --from=one --link /tree/ /tree/
+"#;
+
+#[test]
+fn keys_are_the_same_in_another_place() {
+    let registry = TestRegistry::start(Options::default());
+    let cache = format!("{}/team/app:cache", registry.host());
+    let machine = |names: &[&str]| {
+        let context = TestContext::of(PORTABLE);
+        for name in names {
+            context.file(&format!("tree/{name}"), format!("content of {name}"));
+        }
+        let tar = |args: &[&str]| {
+            let mut tar = Command::new("tar");
+            tar.args(args).current_dir(context.in_context(""));
+            run(tar, b"").ok();
+        };
+        let sorted = ["--sort=name", "--owner=0", "--group=0", "--mtime=@0", "-cf", "packed.tar", "tree"];
+        tar(&sorted);
+        let mut gzip = Command::new("gzip");
+        gzip.args(["-n", "packed.tar"]).current_dir(context.in_context(""));
+        run(gzip, b"").ok();
+        context
+    };
+    let first = machine(&["a", "b", "c"]);
+    first.build(&["-t", "app", "--cache-to", &format!("type=registry,ref={cache},mode=max")]).ok();
+    let second = machine(&["c", "b", "a"]);
+    let run = second.build(&["-t", "app", "--cache-from", &cache]).ok();
+    assert_eq!(run.executed(), Vec::<String>::new(), "{}", run.stderr);
+    let (made, imported) = (Image::of(&first, "app:latest"), Image::of(&second, "app:latest"));
+    assert_eq!((made.config, made.digest), (imported.config, imported.digest));
+}
+
+#[test]
+fn source_date_epoch_goes_with_the_layers() {
+    let registry = TestRegistry::start(Options::default());
+    let mut context = project();
+    context.env("SOURCE_DATE_EPOCH", "1500000000");
+    let cache = format!("{}/team/app:cache", registry.host());
+    let export = format!("type=registry,ref={cache},mode=max");
+    context.build(&["-t", "app", "--cache-to", &export, "--cache-to", "type=inline"]).ok();
+    let first = Image::of(&context, "app:latest");
+    cold(&context);
+    registry.clear_log();
+    let both = ["-t", "app", "--cache-from", &cache, "--cache-to", &export, "--cache-to", "type=inline"];
+    let run = context.build(&both).ok();
+    assert_eq!((run.steps().0, warnings(&run).len()), (0, 0), "{}", run.stderr);
+    assert_eq!(Image::of(&context, "app:latest").config, first.config);
+    assert_eq!(registry.count("PUT", "/"), 0, "the epoch comes back into the cache as it was");
+    cold(&context);
+    context.env("SOURCE_DATE_EPOCH", "1600000000");
+    let run = context.build(&["-t", "app", "--cache-from", &cache]).ok();
+    let executed = run.executed();
+    assert!(executed.iter().all(|step| step.contains("WORKDIR")), "it alone writes the time: {executed:?}");
+    assert_eq!(warnings(&run).len(), 1, "{}", run.stderr);
+    assert!(warnings(&run)[0].contains("SOURCE_DATE_EPOCH"), "{}", run.stderr);
+}
+
+#[test]
+fn a_registry_that_dies_after_the_records_were_read_costs_one_warning() {
+    let registry = TestRegistry::start(Options::default());
+    let context = project();
+    let cache = format!("{}/team/app:cache", registry.host());
+    context.build(&["-t", "app", "--cache-to", &format!("type=registry,ref={cache},mode=max")]).ok();
+    cold(&context);
+    let refusal = Action::Status(403, vec![], "no more".into());
+    registry.fault(Fault::new("/blobs/", refusal).method("GET").after(1).times(10_000));
+    let run = context.build(&["-t", "app", "--cache-from", &cache]).ok();
+    assert_eq!(warnings(&run).len(), 1, "{}", run.stderr);
+    assert!(ran(&run, "RUN echo final"), "{}", run.stderr);
+    Image::of(&context, "app:latest");
+    assert_eq!(context.build(&["-t", "app", "--cache-from", &cache]).ok().steps().0, 0, "what ran is kept");
+}
+
+#[test]
+fn a_second_cache_helps_out() {
+    let registry = TestRegistry::start(Options::default());
+    let context = project();
+    let (one, two) = (format!("{}/one:cache", registry.host()), context.path("cache"));
+    let local = format!("type=local,dest={},mode=max", two.display());
+    context
+        .build(&[
+            "-t",
+            "app",
+            "--cache-to",
+            &format!("type=registry,ref={one},mode=max"),
+            "--cache-to",
+            &local,
+        ])
+        .ok();
+    cold(&context);
+    let refusal = Action::Status(404, vec![], "gone".into());
+    registry.fault(Fault::new("/blobs/", refusal).method("GET").after(1).times(10_000));
+    let from = format!("type=local,src={}", two.display());
+    let run = context.build(&["-t", "app", "--cache-from", &one, "--cache-from", &from]).ok();
+    assert_eq!((run.steps().0, warnings(&run).len()), (0, 0), "{}", run.stderr);
+    Image::of(&context, "app:latest");
+}
+
+#[test]
+fn a_damaged_blob_of_a_directory_is_healed_by_the_next_export() {
+    let context = TestContext::of("FROM base\nRUN echo x > /x\nCOPY Dockerfile /\n");
+    let dir = context.path("cache");
+    let export = format!("type=local,dest={},mode=max", dir.display());
+    let import = format!("type=local,src={}", dir.display());
+    let mut context = context;
+    context.env("SOURCE_DATE_EPOCH", "1500000000");
+    context.build(&["-t", "app", "--cache-to", &export]).ok();
+    for blob in std::fs::read_dir(dir.join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            bytes[20] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    cold(&context);
+    let run = context.build(&["-t", "app", "--cache-from", &import, "--cache-to", &export]).ok();
+    assert_eq!((run.executed().len(), warnings(&run).len()), (2, 1), "{}", run.stderr);
+    cold(&context);
+    let run = context.build(&["-t", "app", "--cache-from", &import]).ok();
+    assert_eq!((run.steps().0, warnings(&run).len()), (0, 0), "{}", run.stderr);
+}
+
+#[test]
+fn offline_asks_no_registry() {
+    let registry = TestRegistry::start(Options::default());
+    let context = project();
+    let cache = format!("{}/team/app:cache", registry.host());
+    let run = context.build(&["-t", "app", "--offline", "--cache-from", &cache, "--cache-to", &cache]).ok();
+    assert_eq!(warnings(&run).len(), 2, "{}", run.stderr);
+    assert!(registry.log().is_empty());
+    let dir = format!("type=local,dest={}", context.path("cache").display());
+    context.build(&["-t", "app", "--offline", "--cache-to", &dir]).ok();
+    assert!(context.path("cache/index.json").exists());
+}
+
+#[test]
+fn a_failed_build_exports_nothing() {
+    let registry = TestRegistry::start(Options::default());
+    let context = TestContext::of("FROM base\nRUN echo x > /x\nRUN exit 4\n");
+    let cache = format!("{}/team/app:cache", registry.host());
+    context
+        .build(&["--cache-to", &format!("type=registry,ref={cache},mode=max")])
+        .fails(1, &["exit code: 4"]);
+    assert!(registry.manifest("team/app", "cache").is_none());
+    context.assert_nothing_left();
+}
+
+#[test]
+fn other_names_of_the_base_hit_too() {
+    let registry = TestRegistry::start(Options::default());
+    let base = TestContext::of("FROM base\nRUN echo base > /base\n");
+    let names = ["one/base:1", "two/base:2"].map(|name| format!("{}/{name}", registry.host()));
+    base.build(&["-t", &names[0], "-t", &names[1], "--push"]).ok();
+    let cache = format!("{}/cache", registry.host());
+    let context = TestContext::of(&format!("FROM {}\nRUN cat /base > /copy\n", names[0]));
+    context.build(&["--cache-to", &cache]).ok();
+    cold(&context);
+    context.dockerfile(&format!("FROM {}\nRUN cat /base > /copy\n", names[1]));
+    let run = context.build(&["-o", "type=cacheonly", "--cache-from", &cache]).ok();
+    assert_eq!(run.count("CACHED ("), 1, "{}", run.stderr);
 }

@@ -86,10 +86,7 @@ fn a_056_the_time_of_a_stage() {
         lab.epoch(&of(&format!("ADD {source} /x/")), &["context"], expected);
     }
     for (stage, reason) in [
-        (
-            "COPY Dockerfile /",
-            "does not meet source-only requirements: unsupported COPY instruction",
-        ),
+        ("COPY Dockerfile /", "does not meet source-only requirements: unsupported COPY instruction"),
         ("ADD Dockerfile /", "source must be a single HTTP(S) or Git ADD"),
         ("ADD https://a.example/ https://b.example/ /x/", "must contain exactly one remote ADD source"),
         ("ADD https://a.example/ /x\nADD https://b.example/ /y", "must contain exactly one remote ADD"),
