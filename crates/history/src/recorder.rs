@@ -78,6 +78,8 @@ struct Shared {
     logs: Logs,
     fate: Box<AskFate>,
     state: Mutex<State>,
+    /// Held while a reason is found: of two steps with the same cause only one is the root.
+    explaining: Mutex<()>,
     build: OnceLock<Build>,
 }
 
@@ -131,7 +133,16 @@ impl Recorder {
         let logs = Logs::new(history.logs_dir(&begin.id));
         let state = Mutex::new(State { file: Some(file), ..State::default() });
         Ok(Self {
-            shared: Arc::new(Shared { history, begin, secrets, logs, fate, state, build: OnceLock::new() }),
+            shared: Arc::new(Shared {
+                history,
+                begin,
+                secrets,
+                logs,
+                fate,
+                state,
+                explaining: Mutex::default(),
+                build: OnceLock::new(),
+            }),
         })
     }
 
