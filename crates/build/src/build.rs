@@ -120,8 +120,8 @@ async fn build_in(
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     let devices = crate::devices::grant(&definition, &environment.cdi_dirs, &request.entitlements, &inputs)?;
     cache::drop_inherited(&mut definition.image);
-    let importer = Arc::new(cache::importer(&request, &images, &definition.image.platform, &reporter));
-    recording.ask_failures(&importer);
+    let importer = cache::importer(&request, &images, &definition.image.platform, &reporter);
+    let importer = Arc::new(importer.on_failure(recording.on_cache_failure()));
     if !importer.is_empty() && !store.has_records()? {
         // Everything will be missed here: read while the contexts are read. Else it may not be needed at all.
         let importer = Arc::clone(&importer);

@@ -4,7 +4,7 @@ use crate::build::{BuildResult, Environment};
 use crate::dockerfile::Inputs;
 use crate::error::{BuildError, ErrorKind};
 use crate::request::{BuildRequest, ContextSource, DockerfileSource};
-use rbuild_cache::Importer;
+use rbuild_cache::OnFailure;
 use rbuild_event::{Event, Miss, Reporter};
 use rbuild_graph::{Plan, Step};
 use rbuild_history::{
@@ -73,15 +73,14 @@ impl Recording {
         self.reporter.clone()
     }
 
-    /// Misses may be due to caches that this importer could not reach.
-    pub(crate) fn ask_failures(&self, importer: &Arc<Importer>) {
-        let Some(recorder) = &self.recorder else { return };
-        let importer = Arc::clone(importer);
-        let failed = move || {
-            let failures = importer.failures().into_iter().filter(|failure| failure.unreachable);
-            failures.map(|failure| failure.cache).collect()
-        };
-        recorder.ask_failed_caches(Box::new(failed));
+    /// Who is told of caches that could not be read.
+    pub(crate) fn on_cache_failure(&self) -> OnFailure {
+        let recorder = self.recorder.clone();
+        Box::new(move |failure| {
+            if let Some(recorder) = &recorder {
+                recorder.remote_cache_failed(&failure.cache);
+            }
+        })
     }
 
     /// Who is told of keys and misses.

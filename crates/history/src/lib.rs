@@ -43,7 +43,7 @@ pub use record::{
     Arg, Begin, End, ImageFacts, Keys, Millis, Miss, Other, Outcome, Record, Status, StepEnd, StepKey,
     Subject,
 };
-pub use recorder::{AskCaches, AskFate, Detail, Finished, Hits, Recorder, WriteDetail};
+pub use recorder::{AskFate, Detail, Finished, Hits, Recorder, WriteDetail};
 
 use std::fs;
 use std::io;

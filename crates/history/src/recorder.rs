@@ -65,9 +65,6 @@ pub struct Finished {
 /// Asks the store about a definition key.
 pub type AskFate = dyn Fn(&Digest) -> Fate + Send + Sync;
 
-/// Names remote caches that could not be read.
-pub type AskCaches = dyn Fn() -> Vec<String> + Send + Sync;
-
 /// Records one build and explains its misses. Clones record the same build.
 #[derive(Clone)]
 pub struct Recorder {
@@ -80,8 +77,9 @@ struct Shared {
     secrets: Secrets,
     logs: Logs,
     fate: Box<AskFate>,
-    failed_caches: OnceLock<Box<AskCaches>>,
     state: Mutex<State>,
+    /// Held while a reason is found: of two steps with the same cause only one is the root.
+    explaining: Mutex<()>,
     build: OnceLock<Build>,
 }
 
@@ -100,6 +98,7 @@ struct State {
     file: Option<File>,
     work: BTreeMap<VertexId, Work>,
     warnings: Vec<String>,
+    failed_caches: Vec<String>,
     reasons: HashMap<usize, Known>,
     /// Places of steps that were executed, and of sources that changed.
     missed: BTreeSet<usize>,
@@ -140,8 +139,8 @@ impl Recorder {
                 secrets,
                 logs,
                 fate,
-                failed_caches: OnceLock::new(),
                 state,
+                explaining: Mutex::default(),
                 build: OnceLock::new(),
             }),
         })
@@ -163,10 +162,9 @@ impl Recorder {
         self.shared.keys(keys, hits, details, no_cache_at_all);
     }
 
-    /// Whom to ask for the names of remote caches that could not be read so far; asked at each miss. Only the first call
-    /// counts.
-    pub fn ask_failed_caches(&self, ask: Box<AskCaches>) {
-        drop(self.shared.failed_caches.set(ask));
+    /// A remote cache that might have had results could not be read.
+    pub fn remote_cache_failed(&self, name: impl Into<String>) {
+        self.shared.lock().failed_caches.push(name.into());
     }
 
     /// A step is about to be executed; what it depends on has been explained. The reason is found by calling the result,
@@ -283,7 +281,7 @@ impl Shared {
 
     fn keys(&self, keys: Keys, hits: Vec<Hits>, details: Vec<Detail>, no_cache_at_all: bool) {
         if let Some(build) = self.build.get() {
-            // The same keys, for steps with other numbers.
+            // A second attempt, after a cached result was found to be gone: the keys are the same.
             *build.hits() = hits;
             let mut state = self.lock();
             state.missed.clear();

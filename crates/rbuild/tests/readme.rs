@@ -118,9 +118,9 @@ fn every_command_of_the_readme_works() {
 #[test]
 fn the_readmes_exit_codes_are_those_of_the_program() {
     let readme = std::fs::read_to_string(workspace().join("README.md")).unwrap();
-    let code = std::fs::read_to_string(workspace().join("crates/rbuild/src/exit.rs")).unwrap();
+    let code = std::fs::read_to_string(workspace().join("crates/build/src/error.rs")).unwrap();
     for number in ["1", "2", "3", "4", "5", "130"] {
         assert!(readme.contains(&format!("| {number} |")), "{number} is in the README's table");
-        assert!(code.contains(&format!("=> {number},")), "{number} is in exit.rs");
+        assert!(code.contains(&format!("=> {number},")), "{number} is in ErrorKind::exit_code");
     }
 }

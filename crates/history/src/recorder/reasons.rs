@@ -8,6 +8,7 @@ use crate::record::{Keys, Miss};
 use rbuild_copy::KeyEntry;
 use rbuild_event::MissCause;
 use rbuild_oci::Digest;
+use std::sync::PoisonError;
 
 impl Shared {
     /// The files behind a digest, also while they are still being written.
@@ -22,6 +23,7 @@ impl Shared {
 
     pub(super) fn explain(&self, step: usize) -> Option<rbuild_event::Miss> {
         let build = self.build.get()?;
+        let _alone = self.explaining.lock().unwrap_or_else(PoisonError::into_inner);
         let (previous, matched) = build.against.get_or_init(|| {
             let found = self.history.previous(&self.begin.id, &self.begin.subject, &build.keys.dockerfile);
             let matched = match found.as_ref().and_then(|record| record.keys.as_ref()) {
@@ -36,7 +38,7 @@ impl Shared {
         let comparison = Comparison::aligned(previous.as_ref(), &build.keys, matched.as_slice());
         let listings = |digest: &Digest| self.listing(build, digest);
         let reason = if build.keys.steps.get(step)?.cacheable {
-            let failed_caches = self.failed_caches.get().map(|ask| ask()).unwrap_or_default();
+            let failed_caches = self.lock().failed_caches.clone();
             let facts = Facts {
                 fate: &*self.fate,
                 missed: &|place| self.lock().missed.contains(&place),

@@ -112,7 +112,7 @@ fn a_second_build_is_explained_by_the_first() {
 fn a_remote_cache_that_could_not_be_read_is_named_first() {
     let place = Place::new();
     let recorder = place.begin();
-    recorder.ask_failed_caches(Box::new(|| vec!["registry/cache".to_owned()]));
+    recorder.remote_cache_failed("registry/cache");
     let built = keys(vec![exec("RUN a")]);
     recorder.keys(built.clone(), hits(&built, false), Vec::new(), false);
     let miss = recorder.missed(0).unwrap()().unwrap();
