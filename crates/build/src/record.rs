@@ -76,10 +76,12 @@ impl Recording {
     /// Misses may be due to caches that this importer could not reach.
     pub(crate) fn ask_failures(&self, importer: &Arc<Importer>) {
         let Some(recorder) = &self.recorder else { return };
-        let importer = Arc::clone(importer);
+        // Not kept alive by the recorder: it reports to it, and a store that is never dropped leaves its directory in ingest/.
+        let importer = Arc::downgrade(importer);
         let failed = move || {
-            let failures = importer.failures().into_iter().filter(|failure| failure.unreachable);
-            failures.map(|failure| failure.cache).collect()
+            let failures = importer.upgrade().map(|importer| importer.failures()).unwrap_or_default();
+            let unreachable = failures.into_iter().filter(|failure| failure.unreachable);
+            unreachable.map(|failure| failure.cache).collect()
         };
         recorder.ask_failed_caches(Box::new(failed));
     }
