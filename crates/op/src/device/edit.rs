@@ -95,17 +95,15 @@ fn device_node(node: &Node) -> Result<DeviceNode, String> {
         "p" => Err(format!("{} is a named pipe, which steps do not get", node.path)),
         other => Err(format!("{}: `{other}` is no type of a device node", node.path)),
     };
-    let kind = node.kind.as_deref().filter(|kind| !kind.is_empty());
+    let kind = node.kind.as_deref().filter(|kind| !kind.is_empty()).map(block).transpose()?;
     let (block, major, minor) = match (kind, node.major, node.minor) {
-        (Some(kind), Some(major), Some(minor)) => (block(kind)?, major, minor),
+        (Some(block), Some(major), Some(minor)) => (block, major, minor),
         (kind, ..) => {
             let (found, major, minor) = on_machine(node.host_path.as_deref().unwrap_or(&node.path))?;
-            match kind.map(block).transpose()? {
-                Some(other) if other != found => {
-                    return Err(format!("{} is a device of another type on this machine", node.path));
-                }
-                _ => (found, node.major.unwrap_or(major), node.minor.unwrap_or(minor)),
+            if kind.is_some_and(|kind| kind != found) {
+                return Err(format!("{} is a device of another type on this machine", node.path));
             }
+            (found, node.major.unwrap_or(major), node.minor.unwrap_or(minor))
         }
     };
     if !node.path.starts_with("/dev/") {
