@@ -133,7 +133,7 @@ impl MountsExporter {
                 stored.push(mount);
             }
         }
-        stored.sort_by(|a, b| a.directory.cmp(&b.directory));
+        stored.sort_by_key(|mount| mount.directory);
         Ok((known.only(stored), published))
     }
 
