@@ -220,7 +220,6 @@ fn legacy_warnings(args: &BuildArgs) -> Vec<String> {
     warnings
 }
 
-/// D-005: `K` takes the environment's value and is dropped when unset; D-022: SOURCE_DATE_EPOCH comes along by itself.
 /// Build argument that makes BuildKit write an index whatever the number of platforms.
 const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 
@@ -233,6 +232,7 @@ fn parsed_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// D-005: `K` takes the environment's value and is dropped when unset; D-022: SOURCE_DATE_EPOCH comes along by itself.
 fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     if let Some(epoch) = environment("SOURCE_DATE_EPOCH") {
@@ -247,10 +247,9 @@ fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(Strin
             return Err(Usage::new(format!("invalid --build-arg `{text}`: expected KEY=VALUE or KEY")).into());
         }
         if key == MULTI_PLATFORM && value.as_deref().is_some_and(|value| parsed_bool(value) != Some(false)) {
-            return Err(Usage::new(format!(
-                "--build-arg {MULTI_PLATFORM}: an index for one platform is not supported yet: leave it out to get the image itself"
-            ))
-            .into());
+            warnings.push(format!(
+                "--build-arg {MULTI_PLATFORM} has no effect: an index for one platform is not written yet, but the image itself"
+            ));
         }
         match value {
             Some(value) => {
