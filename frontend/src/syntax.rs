@@ -65,7 +65,11 @@ fn judge(name: &str) -> Verdict {
         return Verdict::BuiltIn;
     }
     let Ok(reference) = name.parse::<Reference>() else { return Verdict::Other };
-    if reference.domain() != "docker.io" || !REPOSITORIES.contains(&reference.path()) {
+    // A registry that mirrors Docker Hub has it under the same path, perhaps below one of its own.
+    let path = reference.path();
+    let mirrors = |name: &str| path.strip_suffix(name).is_some_and(|before| before.ends_with('/'));
+    let elsewhere = reference.domain() != "docker.io" && REPOSITORIES.iter().any(|name| mirrors(name));
+    if !REPOSITORIES.contains(&path) && !elsewhere {
         return Verdict::Other;
     }
     // `1`, `1.7-labs`, `latest`, `labs`, `master`, …
@@ -138,6 +142,8 @@ mod tests {
             "docker.io/docker/dockerfile:1.4",
             "index.docker.io/docker/dockerfile:1",
             "docker/dockerfile-upstream:master",
+            "mirror.example/docker/dockerfile:1.4",
+            "registry.example:5000/hub/docker/dockerfile:1",
             "docker/dockerfile:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
             "docker/dockerfile@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
             "dockerfile.v0",
@@ -154,9 +160,9 @@ mod tests {
         for (text, line, marked) in [
             ("# syntax=r2d4/mocker:1 x\n", 1, "r2d4/mocker:1"),
             (
-                "#!/usr/bin/env x\n# escape=`\n#  Syntax =  example.org/docker/dockerfile:1\r\n",
+                "#!/usr/bin/env x\n# escape=`\n#  Syntax =  example.org/my-docker/dockerfile:1\r\n",
                 3,
-                "example.org/docker/dockerfile:1",
+                "example.org/my-docker/dockerfile:1",
             ),
             ("\u{feff}//  syntax = mopy/é\nx", 1, "mopy/é"),
             ("// escape=`\n// syntax=mopy\nx", 2, "mopy"),

@@ -168,7 +168,7 @@ fn system_calls_that_fail_with_eio() {
         skip("system_calls_that_fail_with_eio", "strace cannot inject faults");
         return;
     }
-    for (call, count) in [("rename", 12), ("pwrite64", 12), ("mkdir", 3), ("flock", 6)] {
+    for (call, count) in [("rename", 12), ("pwrite64", 12), ("mkdir", 10), ("flock", 6)] {
         let mut failed = 0;
         for n in 1..=count {
             context.file("file", format!("{call} {n}"));

@@ -184,7 +184,7 @@ fn an_image_without_a_name() {
     assert_eq!(listed().lines().count(), 1);
     context.build(&[""; 0]).ok();
     let pruned = context.rbuild(&["prune", "-f"]).ok().stdout;
-    assert!(pruned.contains("Image sha256:"), "{pruned}");
+    assert!(pruned.contains("image        sha256:"), "{pruned}");
     assert!(!listed().contains("<none>") && listed().contains("app"));
     context.rbuild(&["inspect", &id]).fails(2, &["No such image"]);
     // An image for elsewhere is not the store's.
