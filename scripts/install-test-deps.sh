@@ -9,6 +9,8 @@ packages=(
     skopeo umoci crun # other tools must accept our images
     docker-registry apache2-utils # a real registry with TLS and basic auth (htpasswd)
     bzip2 xz-utils zstd # archives that ADD unpacks
+    git openssh-client # git contexts, keys for RUN --mount=type=ssh
+    strace          # system calls that fail
     ca-certificates
 )
 # buildah is only compared with: `--with-benches` installs it too.

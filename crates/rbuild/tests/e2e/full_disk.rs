@@ -168,9 +168,11 @@ fn system_calls_that_fail_with_eio() {
         skip("system_calls_that_fail_with_eio", "strace cannot inject faults");
         return;
     }
-    for (call, count) in [("rename", 12), ("pwrite64", 12), ("mkdir", 10), ("flock", 6)] {
+    for (call, count) in [("rename", 12), ("pwrite64", 12), ("mkdir", 3), ("flock", 6)] {
         let mut failed = 0;
-        for n in 1..=count {
+        // One call of a thread fails, then all: which call it is that fails alone is chance, so it may be one that a build
+        // can do without.
+        for n in (1..=count).map(|n| n.to_string()).chain(["1+".to_owned()]) {
             context.file("file", format!("{call} {n}"));
             let built = with_faults(&context, &format!("inject={call}:error=EIO:when={n}"));
             assert!(matches!(built.code, 0 | 4), "{call} {n}: {} {}", built.code, built.stderr);
