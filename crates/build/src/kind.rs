@@ -64,7 +64,7 @@ fn of_operation(failure: &OpFailure) -> ErrorKind {
     match failure {
         OpFailure::Process { .. } => ErrorKind::Step,
         OpFailure::Canceled => ErrorKind::Canceled,
-        OpFailure::NotAllowed { .. } | OpFailure::NotSupported(_) => ErrorKind::Usage,
+        OpFailure::NotAllowed { .. } => ErrorKind::Usage,
         OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,
         OpFailure::Archive { source: rbuild_layer::UnpackError::Io { .. }, .. } => ErrorKind::Environment,
         OpFailure::Archive { .. } => ErrorKind::Usage,

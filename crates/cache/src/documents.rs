@@ -199,19 +199,7 @@ fn kit_layer(layer: &RemoteLayer, blob: &Descriptor, parent: i64) -> KitLayer {
 /// Seconds since 1970 in the years that RFC 3339 has.
 pub(crate) fn rfc3339(seconds: i64) -> String {
     const LAST: i64 = 253_402_300_799;
-    let seconds = seconds.clamp(0, LAST);
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days in eras of 400 years that begin in March, so that leap days come last.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    rbuild_oci::time::format_seconds(seconds.clamp(0, LAST), 0)
 }
 
 fn own_layer(layer: &RemoteLayer) -> OwnLayer {

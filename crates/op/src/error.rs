@@ -36,9 +36,6 @@ pub enum OpFailure {
         /// The entitlement's name.
         entitlement: &'static str,
     },
-    /// Something that a later version does.
-    #[error("{0} is not supported yet")]
-    NotSupported(String),
     /// A RUN needs a secret that the build was not given.
     #[error("secret {0}: not found: give it with --secret id={0},src=FILE or --secret id={0},env=VARIABLE")]
     NoSecret(String),

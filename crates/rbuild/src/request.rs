@@ -16,6 +16,7 @@ use rbuild_build::{
     NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
 };
 use rbuild_frontend::gitref::{GitRef, GitRefError};
+use rbuild_frontend::number::parse_bool;
 use rbuild_oci::{Platform, Reference};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -223,15 +224,6 @@ fn legacy_warnings(args: &BuildArgs) -> Vec<String> {
 /// Build argument that makes BuildKit write an index whatever the number of platforms.
 const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 
-/// A truth value as Go writes them.
-fn parsed_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" | "" => Some(false),
-        _ => None,
-    }
-}
-
 /// D-005: `K` takes the environment's value and is dropped when unset; D-022: SOURCE_DATE_EPOCH comes along by itself.
 fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
@@ -246,7 +238,8 @@ fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(Strin
         if key.is_empty() {
             return Err(Usage::new(format!("invalid --build-arg `{text}`: expected KEY=VALUE or KEY")).into());
         }
-        if key == MULTI_PLATFORM && value.as_deref().is_some_and(|value| parsed_bool(value) != Some(false)) {
+        let wanted = |value: &str| !value.is_empty() && parse_bool(value) != Some(false);
+        if key == MULTI_PLATFORM && value.as_deref().is_some_and(wanted) {
             warnings.push(format!(
                 "--build-arg {MULTI_PLATFORM} has no effect: an index for one platform is not written yet, but the image itself"
             ));
