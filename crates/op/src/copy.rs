@@ -63,7 +63,11 @@ impl CopyStep {
                         context.ok_or_else(|| format!("internal error: no build context `{name}`"))?;
                     let excluded_by = |path: &TreePath| context.excluded_by(path);
                     let options = Selecting::new(&op, true)?;
-                    let options = SelectOptions { excluded_by: Some(&excluded_by), ..options.options(&op) };
+                    let options = SelectOptions {
+                        local: true,
+                        excluded_by: Some(&excluded_by),
+                        ..options.options(&op)
+                    };
                     found.push(place, rbuild_copy::select(&*context.tree, path, &options)?);
                 }
                 Ok(Arc::new(found))
@@ -187,6 +191,7 @@ impl Selecting {
             chmod: self.chmod.as_ref(),
             exclude: self.exclude.as_ref(),
             parents: op.parents,
+            local: false,
             excluded_by: None,
         }
     }

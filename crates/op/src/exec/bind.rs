@@ -153,6 +153,7 @@ impl Engine {
                 let excluded_by = |path: &TreePath| context.excluded_by(path);
                 let options = SelectOptions {
                     ownership: rbuild_copy::Ownership::Set(0, 0),
+                    local: true,
                     excluded_by: Some(&excluded_by),
                     ..SelectOptions::default()
                 };
