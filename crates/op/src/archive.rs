@@ -82,3 +82,17 @@ const LATEST: i64 = i64::MAX / 1_000_000_000;
 fn bounded(time: Timestamp) -> Timestamp {
     if (0..=LATEST).contains(&time.seconds) { time } else { Timestamp::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// times are kept from 1970 to 2262.
+    #[test]
+    fn times_have_bounds() {
+        for (seconds, kept) in [(-1, 0), (0, 0), (1, 1), (LATEST, LATEST), (LATEST + 1, 0), (i64::MAX, 0)] {
+            assert_eq!(bounded(Timestamp { seconds, nanos: 5 }).seconds, kept, "{seconds}");
+        }
+        assert_eq!(bounded(Timestamp { seconds: 7, nanos: 5 }).nanos, 5);
+    }
+}
