@@ -7,7 +7,7 @@ use crate::chmod::Chmod;
 use crate::error::clamped;
 use crate::selection::{Root, RootKind, Selected, Selection};
 use crate::view::{Children, Group, View};
-use rbuild_tree::{DataRef, LayerEntry, Metadata, Timestamp, Tree, TreePath};
+use rbuild_tree::{DataRef, FileKind, LayerEntry, Metadata, Timestamp, Tree, TreePath};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -170,7 +170,12 @@ impl<'a> Placer<'a> {
                     return Err(CopyError::FileOverDirectory(path));
                 }
                 let group = self.group(entry, &linked);
-                self.view.put(path, self.owned(&entry.meta), self.data(entry), group, existing);
+                let mut meta = self.owned(&entry.meta);
+                if meta.kind == FileKind::BlockDevice {
+                    // BuildKit's copy clears the bits of a socket from the type, which leaves this of a block device.
+                    meta.kind = FileKind::CharDevice;
+                }
+                self.view.put(path, meta, self.data(entry), group, existing);
             }
         }
         Ok(())
