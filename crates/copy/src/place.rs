@@ -84,7 +84,11 @@ impl<'a> Placer<'a> {
 
     /// Makes `path` and its parents where they are missing. `path` has no symlink in it.
     fn make_dirs(&mut self, path: &TreePath) -> Result<(), CopyError> {
-        let mode = Chmod::parent_mode(self.options.chmod.as_ref());
+        self.make_dirs_with(path, Chmod::parent_mode(self.options.chmod.as_ref()))
+    }
+
+    /// [`Self::make_dirs`] whatever --chmod says.
+    fn make_dirs_with(&mut self, path: &TreePath, mode: u32) -> Result<(), CopyError> {
         // What a directory with the set-group-ID bit hands down to those made in it, as mkdir(2) has it.
         let (mut group, mut set_gid) = (0, 0);
         for dir in path.ancestors().chain([path.clone()]) {
