@@ -25,6 +25,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) mounts: &'a PreparedMounts,
     /// The machine's cgroups, for a privileged step.
     pub(crate) cgroups: Option<&'a OwnedFd>,
+    /// Files `cgroup.procs` of the step's own cgroups.
+    pub(crate) doors: &'a [OwnedFd],
     pub(crate) identity: &'a Identity,
     pub(crate) env: &'a [(String, String)],
     /// Set just before `execve`: what ends the process until then is no result of the program's.
@@ -49,6 +51,10 @@ fn prepare(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
 fn assemble(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
     let Plan { spec, root, .. } = plan;
     die_with_supervisor()?;
+    for door in plan.doors {
+        // Whoever writes is meant. Before anything else, so that nothing of the step is outside.
+        rustix::io::write(door, b"0").context("enter", "the step's cgroup")?;
+    }
     enter_root(root.as_fd(), spec)?;
     rustix::system::sethostname(spec.hostname.as_bytes()).context("set the host name", &spec.hostname)?;
     if spec.network == Network::None {
