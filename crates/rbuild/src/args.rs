@@ -381,6 +381,12 @@ pub(crate) struct BuildArgs {
     /// Resource limits of RUN steps
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
+    /// Limits of every RUN step: memory=1g, memory-swap=2g, cpu-shares=512, cpu-period=…, cpu-quota=…, cpuset-cpus=0-3, cpuset-mems=0
+    #[arg(long, value_name = "NAME=LIMIT[,…]")]
+    pub(crate) resource: Vec<String>,
+    /// Cgroup that those of RUN steps are made in: a path from the root, or a systemd slice
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) cgroup_parent: Option<String>,
     /// Most steps that execute at once [default: no limit]
     #[arg(long, value_name = "N")]
     pub(crate) max_parallelism: Option<usize>,
@@ -411,7 +417,28 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) budget: BudgetArgs,
     #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten)]
     pub(crate) legacy: LegacyArgs,
+}
+
+/// The limits of `--resource` as docker's first builder has them (D-016).
+#[derive(Debug, Default, Args)]
+pub(crate) struct LimitArgs {
+    #[arg(short, long, hide = true, allow_hyphen_values = true)]
+    pub(crate) memory: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    #[arg(short, long, hide = true, allow_hyphen_values = true)]
+    pub(crate) cpu_shares: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) cpu_period: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_mems: Option<String>,
 }
 
 /// Flags of older builders that have no meaning any more (D-021).

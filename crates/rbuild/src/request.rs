@@ -5,6 +5,7 @@ mod confidential;
 pub(crate) mod history;
 mod limits;
 pub(crate) mod mounts;
+mod resources;
 
 use crate::args::BuildArgs;
 use crate::exit::Usage;
@@ -61,6 +62,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         extra_hosts: args.add_host.iter().map(|text| extra_host(text)).collect::<Result<_>>()?,
         ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
         shm_size: args.shm_size.as_deref().map(bytes).transpose()?,
+        cgroup: resources::cgroup(args)?,
         entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?,
         confidential: confidential(&args.secret, &args.ssh, &mut warnings)?,
         max_parallelism: args.max_parallelism,

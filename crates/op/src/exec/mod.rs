@@ -19,7 +19,7 @@ use mounts::{Asking, StepMounts};
 use rbuild_event::Stream;
 use rbuild_ir::{ExecOp, NetworkMode, SecurityMode};
 use rbuild_oci::Digest;
-use rbuild_runtime::{ExitStatus, Network, Outcome, Rlimit, RunningStep, RuntimeError, Spec, StepIo};
+use rbuild_runtime::{ExitStatus, Limits, Network, Outcome, Rlimit, RunningStep, RuntimeError, Spec, StepIo};
 use rbuild_solver::{Inputs, Op, OpError, OperationKey, StepContext};
 use rbuild_store::LayerIngest;
 use std::fmt::Write as _;
@@ -76,6 +76,7 @@ impl ExecStep {
         if let Some(bytes) = self.engine.settings.shm_size {
             spec.shm_size = bytes;
         }
+        spec.cgroup = self.engine.settings.cgroup.clone();
         spec
     }
 
@@ -126,6 +127,10 @@ impl ExecStep {
             return Err(self.failure("it took too long and was killed".into(), 137));
         }
         let code = outcome.status.code();
+        if outcome.oom_kills > 0 && !outcome.status.success() {
+            let limits = self.engine.settings.cgroup.as_ref().map(|cgroup| cgroup.limits());
+            return Err(self.failure(out_of_memory(outcome, limits), code));
+        }
         let hint = if outcome.oom_hint { " (the machine ran out of memory meanwhile)" } else { "" };
         match outcome.status {
             ExitStatus::Exited(0) => Ok(()),
@@ -135,6 +140,22 @@ impl ExecStep {
             }
         }
     }
+}
+
+/// BuildKit's words for a step some process of which was killed for want of memory, and what helps.
+fn out_of_memory(outcome: &Outcome, limits: Option<&Limits>) -> String {
+    let killed = match outcome.oom_kills {
+        1 => "a process was".to_owned(),
+        count => format!("{count} processes were"),
+    };
+    let remedy = match limits.and_then(|limits| limits.memory) {
+        Some(bytes) => {
+            format!("the limit is {bytes} bytes: raise --resource memory, or let the step use less")
+        }
+        None => "raise the limit of --cgroup-parent, or let the step use less".to_owned(),
+    };
+    let code = outcome.status.code();
+    format!("cannot allocate memory (exit code: {code}; {killed} killed when memory ran out; {remedy})")
 }
 
 /// The one place that decides what network a step sees: until steps get networks of their own, `default` is the
