@@ -150,7 +150,9 @@ fn out_of_memory(outcome: &Outcome, limits: Option<&Limits>) -> String {
     };
     let remedy = match limits.and_then(|limits| limits.memory) {
         Some(bytes) => {
-            format!("the limit is {bytes} bytes: raise --resource memory, or let the step use less")
+            let mib = bytes >> 20;
+            let limit = if mib << 20 == bytes { format!("{mib}m") } else { bytes.to_string() };
+            format!("the limit is memory={limit}: raise it with --resource, or let the step use less")
         }
         None => "raise the limit of --cgroup-parent, or let the step use less".to_owned(),
     };
@@ -302,6 +304,27 @@ mod tests {
     fn limits_are_read_back() {
         let limit = rlimit("nofile=1024:-1").unwrap();
         assert_eq!((limit.resource.as_str(), limit.soft, limit.hard), ("nofile", Some(1024), None));
+    }
+
+    /// A-075: BuildKit's words first.
+    #[test]
+    fn a_step_without_memory_says_what_to_raise() {
+        let outcome = Outcome {
+            status: ExitStatus::Exited(1),
+            killed: false,
+            deadline: false,
+            oom_hint: false,
+            oom_kills: 2,
+            usage: rbuild_runtime::Usage::default(),
+        };
+        let limits = |memory| Limits { memory: Some(memory), ..Limits::default() };
+        assert_eq!(
+            out_of_memory(&outcome, Some(&limits(64 << 20))),
+            "cannot allocate memory (exit code: 1; 2 processes were killed when memory ran out; the limit is memory=64m: \
+             raise it with --resource, or let the step use less)"
+        );
+        assert!(out_of_memory(&outcome, Some(&limits(7_000_001))).contains("memory=7000001:"));
+        assert!(out_of_memory(&outcome, Some(&Limits::default())).contains("--cgroup-parent"));
     }
 
     #[test]

@@ -136,14 +136,7 @@ impl Place {
                 continue;
             }
             tree.write(&file, &format!("+{name}")).map_err(|e| match e.raw_os_error() {
-                Some(libc::EBUSY) => {
-                    let reason = format!(
-                        "the {name} controller cannot be enabled below the cgroup {}, which has processes of its own",
-                        dir.display()
-                    );
-                    let remedy = "name a cgroup without processes with --cgroup-parent, or start rbuild in a cgroup of its own beside others (systemd-run --scope)";
-                    RuntimeError::cgroup(self.flag, reason, remedy)
-                }
+                Some(libc::EBUSY) => self.occupied(name, dir),
                 Some(libc::ENOENT) => {
                     let reason = format!(
                         "the {name} controller is not available in the cgroup {}",
@@ -156,6 +149,23 @@ impl Place {
             })?;
         }
         Ok(())
+    }
+
+    /// No controller can be enabled below a cgroup with processes, except at the very top.
+    fn occupied(&self, controller: &str, dir: &Path) -> RuntimeError {
+        let shown = dir.display();
+        let reason = format!(
+            "the {controller} controller cannot be enabled below the cgroup {shown}, which has processes of its own"
+        );
+        let remedy = if dir == self.mount {
+            // A container's top is not the machine's: there is nothing beside it.
+            format!(
+                "give them a cgroup of theirs: mkdir {shown}/init && xargs -rn1 < {shown}/cgroup.procs > {shown}/init/cgroup.procs"
+            )
+        } else {
+            "name a cgroup without processes with --cgroup-parent".to_owned()
+        };
+        RuntimeError::cgroup(self.flag, reason, remedy)
     }
 
     /// Something could not be done to a directory.

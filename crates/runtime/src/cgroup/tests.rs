@@ -270,9 +270,16 @@ fn version_2_says_why_it_cannot() {
         text
     };
     // A container's own root has processes, unlike the machine's.
+    for parent in [None, Some("ci")] {
+        let text = error(&Kernel::new("memory").container(), "/", parent, limits());
+        assert!(
+            text.contains("--resource memory") && text.contains("mkdir /sys/fs/cgroup/init &&"),
+            "{text}"
+        );
+    }
     let kernel = Kernel::new("memory").with_process("docker/x");
     let text = error(&kernel, "/docker/x/y", Some("docker/x"), limits());
-    assert!(text.contains("--resource memory") && text.contains("processes of its own"), "{text}");
+    assert!(text.contains("--resource memory") && text.contains("with --cgroup-parent"), "{text}");
     let text = error(&Kernel::new("memory").read_only(), "/", None, limits());
     assert!(text.contains("mounted read-only") && text.contains("--resource memory"), "{text}");
     let two = Limits { cpuset_cpus: Some("0-3,7".into()), ..limits() };

@@ -34,6 +34,8 @@ struct State {
     /// What was written, in order.
     log: Vec<String>,
     read_only: bool,
+    /// The top is that of a container: a cgroup like all others.
+    container: bool,
 }
 
 #[derive(Default)]
@@ -80,6 +82,13 @@ impl Kernel {
             let _ = self.make(&dir);
         }
         self.set(&dir.join("cgroup.procs"), "4711\n");
+        self
+    }
+
+    /// Seen from inside of a container, whose processes are at the top.
+    pub(super) fn container(self) -> Self {
+        self.0.borrow_mut().container = true;
+        self.set(&Path::new(MOUNT).join("cgroup.procs"), "1\n");
         self
     }
 
@@ -181,7 +190,9 @@ impl Tree for Kernel {
         if !there.split_whitespace().any(|other| other == controller) {
             return Err(error(libc::ENOENT));
         }
-        if !self.read(&dir.join("cgroup.procs"))?.is_empty() && dir != Path::new(MOUNT) {
+        if !self.read(&dir.join("cgroup.procs"))?.is_empty()
+            && (dir != Path::new(MOUNT) || self.0.borrow().container)
+        {
             return Err(error(libc::EBUSY));
         }
         self.set(file, format!("{old} {controller}").trim());
