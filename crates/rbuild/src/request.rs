@@ -11,7 +11,7 @@ use crate::args::BuildArgs;
 use crate::exit::Usage;
 use anyhow::{Context as _, Result};
 use confidential::confidential;
-use limits::{bytes, ulimit};
+use limits::bytes;
 use rbuild_build::{
     BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
     NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
@@ -60,8 +60,8 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         outputs: args.output.iter().map(|text| output(text)).collect::<Result<_>>()?,
         network: network(&args.network)?,
         extra_hosts: args.add_host.iter().map(|text| extra_host(text)).collect::<Result<_>>()?,
-        ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
-        shm_size: args.shm_size.as_deref().map(bytes).transpose()?,
+        ulimits: limits::ulimits(&args.ulimit)?,
+        shm_size: args.shm_size.as_deref().map(bytes).transpose()?.filter(|size| *size > 0),
         cgroup: resources::cgroup(args)?,
         entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?,
         confidential: confidential(&args.secret, &args.ssh, &mut warnings)?,
@@ -77,6 +77,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         load: args.load,
         rewrite_timestamp: true,
     };
+    warnings.extend(limits::beyond(&request.ulimits));
     if request.push && request.tags.is_empty() {
         return Err(Usage::new("tag is needed when pushing to registry: add -t NAME").into());
     }

@@ -318,7 +318,7 @@ pub struct Rlimit {
     pub resource: String,
     /// Soft limit; `None` is unlimited. Lowered to the hard limit when above it.
     pub soft: Option<u64>,
-    /// Hard limit; `None` is unlimited. Lowered to the builder's own hard limit when above it.
+    /// Hard limit; `None` is unlimited. Lowered to the builder's own hard limit when above it and the builder may not raise it.
     pub hard: Option<u64>,
 }
 

@@ -90,10 +90,12 @@ fn legacy_flags_warn() {
 fn hosts_limits_and_sizes_are_checked() {
     assert_eq!(extra_host("db:10.0.0.2").unwrap(), ("db".into(), "10.0.0.2".into()));
     assert_eq!(extra_host("db=[::1]").unwrap(), ("db".into(), "::1".into()));
-    assert_eq!(ulimit("nofile=1024").unwrap(), "nofile=1024:1024");
+    assert_eq!(limits::ulimit("nofile=1024").unwrap(), "nofile=1024:1024");
     assert_eq!([bytes("64m").unwrap(), bytes("1GiB").unwrap(), bytes("7").unwrap()], [64 << 20, 1 << 30, 7]);
     assert!(extra_host("db").is_err() && extra_host("db:nope").is_err());
-    assert!(ulimit("nofile").is_err() && ulimit("nofile=9:1").is_err());
+    assert!(limits::ulimit("nofile").is_err() && limits::ulimit("nofile=9:1").is_err());
+    // D-015: 0 is docker's default size, not a filesystem without limit.
+    assert_eq!(prepared("--shm-size 0 .").unwrap().request.shm_size, None);
     assert!(bytes("1x").is_err() && bytes("").is_err());
 }
 
