@@ -218,6 +218,7 @@ fn legacy_warnings(args: &BuildArgs) -> Vec<String> {
     ignored(legacy.rm.is_some(), "--rm");
     ignored(legacy.force_rm.is_some(), "--force-rm");
     ignored(legacy.builder.is_some(), "--builder");
+    ignored(legacy.debug, "--debug");
     if legacy.squash {
         warnings.push("experimental flag squash is removed with BuildKit; the image is not squashed".into());
     }
