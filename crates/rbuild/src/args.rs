@@ -491,6 +491,8 @@ impl From<ContextModes> for rbuild_build::ContextModes {
 pub(crate) enum ProgressArg {
     /// tty on a terminal, else plain
     #[default]
+    // An empty $BUILDKIT_PROGRESS is none.
+    #[value(alias = "")]
     Auto,
     /// Live view
     Tty,
