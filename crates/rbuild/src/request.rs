@@ -59,7 +59,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         push: args.push,
         outputs: args.output.iter().map(|text| output(text)).collect::<Result<_>>()?,
         network: network(&args.network)?,
-        extra_hosts: args.add_host.iter().map(|text| extra_host(text)).collect::<Result<_>>()?,
+        extra_hosts: extra_hosts(&args.add_host)?,
         ulimits: limits::ulimits(&args.ulimit)?,
         shm_size: args.shm_size.as_deref().map(bytes).transpose()?.filter(|size| *size > 0),
         cgroup: resources::cgroup(args)?,
@@ -312,6 +312,11 @@ fn network(text: &str) -> Result<NetworkMode> {
         "host" => Ok(NetworkMode::Host),
         _ => Err(Usage::new(format!("invalid network mode \"{text}\": use default, none or host")).into()),
     }
+}
+
+/// Several may stand in one flag, between commas.
+fn extra_hosts(texts: &[String]) -> Result<Vec<(String, String)>> {
+    texts.iter().flat_map(|text| text.split(',')).map(extra_host).collect()
 }
 
 fn extra_host(text: &str) -> Result<(String, String)> {

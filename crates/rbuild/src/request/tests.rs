@@ -128,6 +128,9 @@ fn labels_and_platforms() {
 fn hosts_limits_and_sizes_are_checked() {
     assert_eq!(extra_host("db:10.0.0.2").unwrap(), ("db".into(), "10.0.0.2".into()));
     assert_eq!(extra_host("db=[::1]").unwrap(), ("db".into(), "::1".into()));
+    let several = ["a:1.2.3.4,b=::1", "c:[fe80::1]"].map(str::to_owned);
+    let own = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+    assert_eq!(extra_hosts(&several).unwrap(), [own("a", "1.2.3.4"), own("b", "::1"), own("c", "fe80::1")]);
     assert_eq!(limits::ulimit("nofile=1024").unwrap(), "nofile=1024:1024");
     assert_eq!([bytes("64m").unwrap(), bytes("1GiB").unwrap(), bytes("7").unwrap()], [64 << 20, 1 << 30, 7]);
     assert!(extra_host("db").is_err() && extra_host("db:nope").is_err());

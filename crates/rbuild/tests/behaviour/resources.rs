@@ -57,7 +57,7 @@ fn limits_hold_for_every_step_and_are_not_in_the_key() {
         assert!(!found.contains("at-0 "), "{found}");
     }
     for other in [&["-m", "64m", "-c", "2"][..], &[]] {
-        let again = context.build(other);
+        let Some(again) = build(&context, test, other) else { return };
         assert!(again.output.contains(" 0 executed"), "{other:?}: {}", again.output);
     }
 }
@@ -98,7 +98,8 @@ fn limits_that_cannot_be_had_are_refused_before_anything_runs() {
     context.file("Dockerfile", format!("FROM busybox\nRUN echo {test}-ran\n"));
     let Some(_) = build(&context, test, &["--resource", "cpuset-cpus=0"]) else { return };
     context.file("Dockerfile", format!("FROM busybox\nRUN echo again {test}-ran\n"));
-    let outcome = context.build(&["--cpuset-cpus", "0,8000"]);
+    let outcome = context.build(&["--cpuset-cpus", "0,8000", "--cgroup-parent", &parent(test)]);
+    assert_eq!(cgroups(&parent(test)), Vec::<PathBuf>::new());
     outcome.refused(
         4,
         "--resource cpuset-cpus cannot be applied: Requested CPUs are not available - requested 0,8000",

@@ -18,8 +18,8 @@ fn cgroups(name: &str) -> Vec<PathBuf> {
     [tops, steps].concat()
 }
 
-fn can_limit(test: &str) -> bool {
-    let run = TestContext::of("FROM base\nRUN true\n").build(&["--resource", "memory=64m"]);
+fn can_limit(test: &str, limits: &[&str]) -> bool {
+    let run = TestContext::of("FROM base\nRUN true\n").build(limits);
     let refused = run.stderr.contains("cannot be applied: ");
     if refused {
         skip(test, run.stderr.trim());
@@ -29,18 +29,18 @@ fn can_limit(test: &str) -> bool {
 
 #[test]
 fn stopped_builds_leave_no_cgroup() {
-    if !can_limit("stopped_builds_leave_no_cgroup") {
-        return;
-    }
     for signal in ["INT", "KILL"] {
+        let parent = format!("rbuild-e2e-{}-{signal}", std::process::id());
+        let limits = ["--resource", "memory=64m", "--cgroup-parent", &parent];
+        if !can_limit("stopped_builds_leave_no_cgroup", &limits) {
+            return;
+        }
         // The step hangs as long as somebody listens.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let parent = format!("rbuild-e2e-{}-{signal}", std::process::id());
         let dockerfile =
             format!("FROM base\nRUN echo started-$((1+1)); nc 127.0.0.1 {port} </dev/null; sleep 1000\n");
         let context = TestContext::of(&dockerfile);
-        let limits = ["--resource", "memory=64m", "--cgroup-parent", &parent];
         let mut running = context.start("log", &limits);
         running.wait_for("started-2");
         let steps = cgroups(&parent);

@@ -85,7 +85,14 @@ impl<T: Tree> StepCgroup<T> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
         let mut attempt = 0;
         loop {
-            place.open(&self.tree)?;
+            match place.open(&self.tree) {
+                // Removed under our hands, or never to be had: trying costs nothing.
+                Err(_) if attempt < ATTEMPTS && self.tree.below(&place.base).is_err() => {
+                    attempt += 1;
+                    continue;
+                }
+                opened => opened?,
+            }
             let dir = place.base.join(format!("{PREFIX}{}-{:x}", std::process::id(), now + attempt));
             match self.tree.make(&dir) {
                 Ok(()) => return Ok(dir),
