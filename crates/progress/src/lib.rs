@@ -81,6 +81,8 @@ pub struct Summary {
     pub cached: usize,
     /// Steps that were executed.
     pub executed: usize,
+    /// Texts of all warnings.
+    pub warnings: Vec<String>,
 }
 
 impl Progress {

@@ -5,8 +5,11 @@ use crate::command::call;
 use crate::request::{environment, prepare};
 use crate::{output, report};
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rbuild_build::{BuildError, BuildResult, ClientConfig, Environment};
 
+use rbuild_frontend::number::parse_bool;
 use rbuild_progress::{Colors, Mode, Progress, Summary, TtyStyle};
 use rbuild_store::Budget;
 use serde_json::json;
@@ -56,7 +59,7 @@ pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
     // Whatever still blocks a thread (a resolver, a dead network) must not delay the exit.
     runtime.shutdown_background();
     match built? {
-        Ok(result) => finish(args, &result),
+        Ok(result) => finish(args, &result, &summary),
         Err(error) => Err(explain(error, &summary)),
     }
 }
@@ -165,7 +168,7 @@ fn resolv_conf() -> String {
     own
 }
 
-fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
+fn finish(args: &BuildArgs, result: &BuildResult, summary: &Summary) -> Result<ExitCode> {
     let id = result.config.map(|config| config.to_string());
     if let Some(file) = &args.iidfile {
         // Empty, as buildx's, if no output is an image.
@@ -173,7 +176,7 @@ fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
             .with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
     }
     if let Some(file) = &args.metadata_file {
-        let text = serde_json::to_string_pretty(&metadata(result))? + "\n";
+        let text = serde_json::to_string_pretty(&metadata(result, summary))? + "\n";
         std::fs::write(file, text)
             .with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
     }
@@ -204,13 +207,18 @@ fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
 }
 
 /// D-014.
-fn metadata(result: &BuildResult) -> serde_json::Value {
+fn metadata(result: &BuildResult, summary: &Summary) -> serde_json::Value {
     let names: Vec<String> = result.names.iter().map(ToString::to_string).collect();
     let mut value = json!({});
     if let (Some(manifest), Some(config)) = (&result.manifest, &result.config) {
         value["containerimage.config.digest"] = json!(config);
         value["containerimage.descriptor"] = json!(manifest);
         value["containerimage.digest"] = json!(manifest.digest);
+    }
+    if environment("BUILDX_METADATA_WARNINGS").is_some_and(|value| parse_bool(&value) == Some(true)) {
+        // As in rawjson: bytes are base64 there.
+        let warning = |text: &String| json!({"level": 1, "short": STANDARD.encode(text)});
+        value["buildx.build.warnings"] = summary.warnings.iter().map(warning).collect();
     }
     if let Some(build) = &result.build {
         // BUILDER/NODE/BUILD, of which rbuild has only the last: what `rbuild builds` knows it by.

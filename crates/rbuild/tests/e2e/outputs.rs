@@ -110,11 +110,25 @@ fn files_and_quiet() {
     assert_eq!(meta["containerimage.descriptor"]["mediaType"], "application/vnd.oci.image.manifest.v1+json");
     let builds = context.rbuild(&["builds", "ls", "-q"]).ok().stdout;
     assert_eq!(meta["buildx.build.ref"], format!("rbuild/rbuild/{}", builds.trim()));
+    assert!(meta.get("buildx.build.warnings").is_none(), "only if asked for");
     // D-014: no image, no id.
     context.build(&["--iidfile=iid", "--metadata-file=meta.json", "-o", "out"]).ok();
     assert_eq!(std::fs::read_to_string(context.path("iid")).unwrap(), "");
     let meta: Value = serde_json::from_slice(&std::fs::read(context.path("meta.json")).unwrap()).unwrap();
     assert!(meta.get("containerimage.digest").is_none() && meta.get("image.name").is_none(), "{meta}");
+}
+
+/// D-014: BUILDX_METADATA_WARNINGS.
+#[test]
+fn warnings_are_facts_too() {
+    let mut context = TestContext::of("FROM base as b\nCOPY Dockerfile /\n");
+    context.env("BUILDX_METADATA_WARNINGS", "1");
+    context.build(&["--metadata-file=meta.json"]).ok();
+    let meta: Value = serde_json::from_slice(&std::fs::read(context.path("meta.json")).unwrap()).unwrap();
+    let [warning] = &meta["buildx.build.warnings"].as_array().unwrap()[..] else { panic!("{meta}") };
+    // `FromAsCasing: …`
+    assert!(warning["short"].as_str().unwrap().starts_with("RnJvbUFzQ2FzaW5n"), "{warning}");
+    assert_eq!(warning["level"], 1);
 }
 
 #[test]
