@@ -8,6 +8,7 @@ mod copy;
 mod links;
 mod merged;
 mod mounts;
+mod resources;
 mod run;
 mod sandbox;
 mod stages;
