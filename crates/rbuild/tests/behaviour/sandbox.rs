@@ -24,6 +24,12 @@ fn failures_show_the_log_and_the_place() {
     }
     let outcome = site.context().build_of("FROM busybox\nRUN sh -c 'kill -9 $$'; exit $?\n");
     outcome.refused(1, "exit code: 137");
+    // In one line, as Go quotes it.
+    let outcome = site.context().build_of("FROM busybox\nRUN <<E\necho \"a\\\\b\"\nexit 3\nE\n");
+    outcome.refused(
+        1,
+        r#"process "/bin/sh -c echo \"a\\\\b\"\nexit 3\n" did not complete successfully: exit code: 3"#,
+    );
 }
 
 /// A-076: a heredoc, a mount and a network in one RUN.
