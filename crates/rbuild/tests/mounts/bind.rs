@@ -17,7 +17,8 @@ fn a_084_the_context_is_mounted_without_what_is_excluded() {
     bed.builds("RUN --mount=target=/m/file,source=src/keep test $(cat /m/file) = kept && test $(stat -c %u:%g /m/file) = 0:0");
     bed.build("RUN --mount=target=/m,source=src touch /m/new", &[]).failed_with("Read-only file system");
     bed.build("RUN --mount=target=/m,source=src/drop true", &[]).failed_with("excluded by .dockerignore:1");
-    bed.build("RUN --mount=target=/m,source=nope true", &[]).failed_with("\"/nope\": not found");
+    bed.build("RUN --mount=target=/m,source=nope true", &[])
+        .failed_with("the source of the bind mount at /m: \"/nope\": not found");
 }
 
 ///
