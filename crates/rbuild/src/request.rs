@@ -43,7 +43,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
     let request = BuildRequest {
         context,
         dockerfile,
-        named_contexts: args.build_context.iter().map(|text| named_context(text)).collect::<Result<_>>()?,
+        named_contexts: named_contexts(&args.build_context, &mut warnings)?,
         tags: args.tag.iter().map(|text| tag(text)).collect::<Result<_>>()?,
         build_args,
         labels: args.label.iter().map(|text| key_value(text)).collect(),
@@ -336,6 +336,20 @@ fn entitlement(text: &str) -> Result<Entitlement> {
             .into()),
         },
     }
+}
+
+/// two names always mean the same, so that a context of theirs is never looked at.
+fn named_contexts(options: &[String], warnings: &mut Vec<String>) -> Result<Vec<(String, NamedContext)>> {
+    let mut contexts = options.iter().map(|text| named_context(text)).collect::<Result<Vec<_>>>()?;
+    contexts.retain(|(name, _)| {
+        let taken = ["scratch", "context"].iter().any(|own| name.eq_ignore_ascii_case(own));
+        if taken {
+            warnings
+                .push(format!("--build-context {name} is not used: the name is taken, choose another one"));
+        }
+        !taken
+    });
+    Ok(contexts)
 }
 
 fn named_context(text: &str) -> Result<(String, NamedContext)> {
