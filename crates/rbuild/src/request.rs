@@ -19,6 +19,7 @@ use rbuild_frontend::gitref::{GitRef, GitRefError};
 use rbuild_frontend::number::parse_bool;
 use rbuild_oci::{Platform, Reference};
 use std::collections::BTreeSet;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
@@ -61,7 +62,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         extra_hosts: args.add_host.iter().map(|text| extra_host(text)).collect::<Result<_>>()?,
         ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
         shm_size: args.shm_size.as_deref().map(bytes).transpose()?,
-        entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?,
+        entitlements: entitlements(args)?,
         confidential: confidential(&args.secret, &args.ssh, &mut warnings)?,
         max_parallelism: args.max_parallelism,
         stat_cache: !args.no_stat_cache,
@@ -319,6 +320,12 @@ fn extra_host(text: &str) -> Result<(String, String)> {
         return Err(problem().into());
     }
     Ok((name.to_owned(), address.to_owned()))
+}
+
+/// What `--allow` grants. Whoever gives every step the machine's network has said so, as with buildx.
+fn entitlements(args: &BuildArgs) -> Result<BTreeSet<Entitlement>> {
+    let own = (args.network == "host").then_some(Ok(Entitlement::NetworkHost));
+    args.allow.iter().map(|text| entitlement(text)).chain(own).collect()
 }
 
 fn entitlement(text: &str) -> Result<Entitlement> {

@@ -123,6 +123,9 @@ fn the_command_line_gives_a_network() {
     let image = context.image(&["--allow", "network.host"]);
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
     assert_eq!(image.text("host").trim_end(), own.to_string_lossy());
+    // The option itself is the permission.
+    let image = context.image(&["--network", "host", "--no-cache"]);
+    assert_eq!(image.text("host").trim_end(), own.to_string_lossy());
     context.build(&[]).refused(2, "network.host");
 }
 
