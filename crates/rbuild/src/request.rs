@@ -19,7 +19,6 @@ use rbuild_frontend::gitref::{GitRef, GitRefError};
 use rbuild_frontend::number::parse_bool;
 use rbuild_oci::{Platform, Reference};
 use std::collections::BTreeSet;
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
