@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum OpFailure {
     /// The process of a RUN ended badly.
-    #[error("process \"{command}\" did not complete successfully: {reason}")]
+    #[error("process {command:?} did not complete successfully: {reason}")]
     Process {
         /// argv joined by blanks.
         command: String,

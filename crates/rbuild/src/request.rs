@@ -44,7 +44,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
     let request = BuildRequest {
         context,
         dockerfile,
-        named_contexts: args.build_context.iter().map(|text| named_context(text)).collect::<Result<_>>()?,
+        named_contexts: named_contexts(&args.build_context, &mut warnings)?,
         tags: args.tag.iter().map(|text| tag(text)).collect::<Result<_>>()?,
         build_args,
         labels: args.label.iter().map(|text| key_value(text)).collect(),
@@ -63,7 +63,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         ulimits: limits::ulimits(&args.ulimit)?,
         shm_size: args.shm_size.as_deref().map(bytes).transpose()?.filter(|size| *size > 0),
         cgroup: resources::cgroup(args)?,
-        entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?,
+        entitlements: entitlements(args)?,
         confidential: confidential(&args.secret, &args.ssh, &mut warnings)?,
         max_parallelism: args.max_parallelism,
         stat_cache: !args.no_stat_cache,
@@ -330,6 +330,12 @@ fn extra_host(text: &str) -> Result<(String, String)> {
     Ok((name.to_owned(), address.to_owned()))
 }
 
+/// What `--allow` grants. Whoever gives every step the machine's network has said so, as with buildx.
+fn entitlements(args: &BuildArgs) -> Result<BTreeSet<Entitlement>> {
+    let own = (args.network == "host").then_some(Ok(Entitlement::NetworkHost));
+    args.allow.iter().map(|text| entitlement(text)).chain(own).collect()
+}
+
 fn entitlement(text: &str) -> Result<Entitlement> {
     match text {
         "network.host" => Ok(Entitlement::NetworkHost),
@@ -345,6 +351,20 @@ fn entitlement(text: &str) -> Result<Entitlement> {
             .into()),
         },
     }
+}
+
+/// two names always mean the same, so that a context of theirs is never looked at.
+fn named_contexts(options: &[String], warnings: &mut Vec<String>) -> Result<Vec<(String, NamedContext)>> {
+    let mut contexts = options.iter().map(|text| named_context(text)).collect::<Result<Vec<_>>>()?;
+    contexts.retain(|(name, _)| {
+        let taken = ["scratch", "context"].iter().any(|own| name.eq_ignore_ascii_case(own));
+        if taken {
+            warnings
+                .push(format!("--build-context {name} is not used: the name is taken, choose another one"));
+        }
+        !taken
+    });
+    Ok(contexts)
 }
 
 fn named_context(text: &str) -> Result<(String, NamedContext)> {

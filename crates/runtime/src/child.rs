@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 use rustix::process::{
@@ -145,17 +145,26 @@ fn enter_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), RuntimeError> 
 }
 
 /// Makes the working directory in the bare root, where it becomes part of the layer unless a mount covers
-/// it. Never through what later is `/proc`, `/sys` or `/dev`.
-pub(crate) fn make_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), RuntimeError> {
+/// it. It belongs to the step's user, as do missing directories above it. Never through what later is `/proc`, `/sys`
+/// or `/dev`.
+pub(crate) fn make_directory(
+    root: BorrowedFd<'_>,
+    cwd: &str,
+    identity: &Identity,
+) -> Result<(), RuntimeError> {
     let first = cwd.split('/').find(|c| !c.is_empty() && *c != ".");
     if first.is_none_or(|c| ["proc", "sys", "dev", ".."].contains(&c))
         || open_in_root(root, cwd, OFlags::PATH).is_ok()
     {
         return Ok(());
     }
-    create_in_root(root, cwd, Leaf::Directory, &mut Vec::new())
-        .context("create the working directory", cwd)
-        .map(drop)
+    let mut made = Vec::new();
+    create_in_root(root, cwd, Leaf::Directory, &mut made).context("create the working directory", cwd)?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    made.iter()
+        .try_for_each(|created| chownat(&created.itself, "", Some(uid), Some(gid), flags))
+        .context("give the user the working directory", cwd)
 }
 
 fn resource(name: &str) -> Option<Resource> {

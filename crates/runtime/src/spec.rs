@@ -36,7 +36,7 @@ pub struct Spec {
     /// [`Launcher::spawn_with_secrets`](crate::Launcher::spawn_with_secrets).
     #[serde(default)]
     pub secret_env: Vec<(String, usize)>,
-    /// Working directory, absolute inside the root; created 0755 root:root when missing.
+    /// Working directory, absolute inside the root; created 0755 when missing, for the step's user.
     pub cwd: String,
     /// As `USER` is written: name or id, optionally `:group`. Empty is root. Resolved in the root's own files.
     pub user: String,

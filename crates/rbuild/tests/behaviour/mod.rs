@@ -5,6 +5,7 @@ mod bases;
 mod config;
 mod context;
 mod copy;
+mod images;
 mod links;
 mod merged;
 mod mounts;

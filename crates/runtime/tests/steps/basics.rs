@@ -79,7 +79,7 @@ fn working_directory() {
     let mut spec = bed.sh("pwd; stat -c '%a %u:%g' . ..; id -u");
     spec.cwd = "/srv/new/dir".to_owned();
     spec.user = "app".to_owned();
-    assert_eq!(bed.output_of(spec), "/srv/new/dir\n755 0:0\n755 0:0\n1000\n");
+    assert_eq!(bed.output_of(spec), "/srv/new/dir\n755 1000:1001\n755 1000:1001\n1000\n");
     assert!(bed.upper().contains(&"srv/new/dir/".to_owned()), "{:?}", bed.upper());
 }
 
