@@ -82,6 +82,8 @@ pub struct Dockerfile {
     pub meta_args: Vec<Instruction>,
     /// The stages in file order.
     pub stages: Vec<Stage>,
+    /// Bytes that are no UTF-8 became U+FFFD.
+    pub replaced_bytes: bool,
 }
 
 /// Parser directives (features A2).

@@ -4,7 +4,7 @@ use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Node, Stag
 use crate::diagnostic::{Diagnostic, Diagnostics, Phase};
 use crate::instruction::type_instruction;
 use crate::node::parse_nodes;
-use crate::source::MAX_FILE_SIZE;
+use crate::source::{MAX_FILE_SIZE, decode};
 
 /// Reads a Dockerfile. Never fails: what could be read is in the first part, what could not is named in the
 /// second. The first diagnostic of severity error is the one that BuildKit would stop at.
@@ -21,8 +21,8 @@ pub fn parse(text: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
             Diagnostic::error("the Dockerfile cannot be empty", LineRange::default()).in_phase(Phase::Parse);
         return (Dockerfile::default(), vec![error.with_help("begin it with a FROM instruction")]);
     }
-    let lossy = String::from_utf8_lossy(text);
-    let found = parse_nodes(&lossy);
+    let decoded = decode(text);
+    let found = parse_nodes(&decoded);
     let mut stages = StageBuilder::default();
     for (index, node) in found.nodes.iter().enumerate() {
         stages.add(node, index);
@@ -31,13 +31,15 @@ pub fn parse(text: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
     // BuildKit reads all nodes before it types the first one: its first error is the first of these.
     diagnostics.extend(stages.diagnostics.finish());
     diagnostics.sort_by_key(|diagnostic| (diagnostic.severity, sorting_phase(diagnostic.phase)));
-    diagnostics.extend(not_utf8(text));
+    let warning = not_utf8(text);
     let file = Dockerfile {
+        replaced_bytes: warning.is_some(),
         directives: found.directives,
         nodes: found.nodes,
         meta_args: stages.meta_args,
         stages: stages.stages,
     };
+    diagnostics.extend(warning);
     (file, diagnostics)
 }
 

@@ -92,7 +92,7 @@ fn outline_json(outline: &Outline, text: &str) -> Value {
 pub(crate) fn targets(args: &BuildArgs, format: TextOrJson) -> Result<ExitCode> {
     let request = prepare(args)?.request;
     let (name, bytes) = read_dockerfile(&request)?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = rbuild_frontend::decode(&bytes);
     let (dockerfile, diagnostics) = match other_frontend(&request, &bytes) {
         Some(refusal) => (Dockerfile::default(), vec![refusal]),
         None => parse(&bytes),
