@@ -14,6 +14,12 @@ pub(super) fn inherited(mut image: ImageConfig) -> ImageConfig {
     image.other.retain(|key, value| KEPT.contains(&key.as_str()) && !is_empty(value));
     drop_empty(&mut image.author, String::is_empty);
     drop_empty(&mut image.variant, String::is_empty);
+    for entry in &mut image.history {
+        drop_empty(&mut entry.created_by, String::is_empty);
+        drop_empty(&mut entry.author, String::is_empty);
+        drop_empty(&mut entry.comment, String::is_empty);
+        entry.created = entry.created.take().map(go_time);
+    }
     let config = &mut image.config;
     // `Hostname`, `AttachStdin`, `Image` and the like.
     config.other.clear();
@@ -42,6 +48,15 @@ pub(super) fn inherited(mut image: ImageConfig) -> ImageConfig {
         }
     }
     image
+}
+
+/// A time (RFC 3339) as Go writes it again: without zeros at the end of the fraction, and UTC as `Z`.
+fn go_time(text: String) -> String {
+    let zone = text.rfind(['Z', 'z', '+', '-']).filter(|at| *at > "2000-01-01T".len()).unwrap_or(text.len());
+    let (time, zone) = text.split_at(zone);
+    let time = if time.contains('.') { time.trim_end_matches('0').trim_end_matches('.') } else { time };
+    let zone = if matches!(zone, "+00:00" | "-00:00" | "z") { "Z" } else { zone };
+    format!("{time}{zone}")
 }
 
 /// Maps without entries (`EXPOSE $NOTHING`) are left out of the config, as Go does.
@@ -80,7 +95,11 @@ mod tests {
                 "WorkingDir": "", "ExposedPorts": null, "ArgsEscaped": false, "StopSignal": "", "Shell": null,
                 "Healthcheck": {"Test": ["NONE"], "Interval": 0, "Retries": 0},
             },
-            "history": null,
+            "history": [
+                {"created": "2020-01-01T00:00:00.120000000Z", "created_by": "a", "author": "", "comment": "", "x": 1},
+                {"created": "2020-01-01T00:00:00.000+00:00", "created_by": "", "empty_layer": true},
+                {"created": "2020-01-01T02:00:00+02:00", "empty_layer": false}, {"created": "0001-01-01T00:00:00Z"},
+            ],
             "rootfs": {"type": "layers", "diff_ids": null},
         });
         let read: ImageConfig = serde_json::from_value(base).expect("a config");
@@ -90,6 +109,11 @@ mod tests {
             json!({
                 "architecture": "amd64", "os": "linux", "os.version": "1", "os.features": ["x"],
                 "config": {"Cmd": ["sh"], "Healthcheck": {"Test": ["NONE"]}},
+                "history": [
+                    {"created": "2020-01-01T00:00:00.12Z", "created_by": "a"},
+                    {"created": "2020-01-01T00:00:00Z", "empty_layer": true},
+                    {"created": "2020-01-01T02:00:00+02:00"}, {"created": "0001-01-01T00:00:00Z"},
+                ],
                 "rootfs": {"type": "layers", "diff_ids": []},
             })
         );

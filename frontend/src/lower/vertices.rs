@@ -103,7 +103,9 @@ impl Vertices {
         let mut next = root;
         while let Some(made) = next.map(|index| &self.list[index]) {
             if let Op::Image(image) = &made.vertex.op {
-                let reference = image.reference.parse::<Reference>();
+                // An image of a layout goes by the name of its context.
+                let name = image.reference.trim_start_matches("oci-layout://");
+                let reference = name.parse::<Reference>();
                 let pinned = reference.map(|reference| reference.with_digest(image.manifest).to_string());
                 steps.push(format!("pulled from {}", pinned.unwrap_or_else(|_| image.reference.clone())));
                 steps.reverse();
