@@ -22,7 +22,10 @@ pub fn parse(text: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
         return (Dockerfile::default(), vec![error.with_help("begin it with a FROM instruction")]);
     }
     let decoded = decode(text);
-    let found = parse_nodes(&decoded);
+    let mut found = parse_nodes(&decoded);
+    if decoded.as_bytes() != text {
+        keep_bodies(&mut found.nodes, text, &decoded);
+    }
     let mut stages = StageBuilder::default();
     for (index, node) in found.nodes.iter().enumerate() {
         stages.add(node, index);
@@ -41,6 +44,19 @@ pub fn parse(text: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
     };
     diagnostics.extend(warning);
     (file, diagnostics)
+}
+
+/// Gives the bodies of heredocs their bytes: what `decode` changed stays within its line.
+fn keep_bodies(nodes: &mut [Node], text: &[u8], decoded: &str) {
+    let lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
+    let ends: Vec<usize> = decoded.match_indices('\n').map(|(at, _)| at).collect();
+    for heredoc in nodes.iter_mut().flat_map(|node| &mut node.heredocs) {
+        if heredoc.content.contains(char::REPLACEMENT_CHARACTER) {
+            let first = ends.partition_point(|&end| end < heredoc.span.start);
+            let count = heredoc.content.split_inclusive('\n').count();
+            heredoc.raw = lines.get(first..first + count).map(<[_]>::concat);
+        }
+    }
 }
 
 /// Errors without a stage are found while typing, in file order.

@@ -47,7 +47,8 @@ impl Lowering<'_, '_> {
         if argv.is_empty() {
             return Err("arguments are required".into());
         }
-        if self.plan.dockerfile.replaced_bytes && argv.iter().any(|arg| arg.contains('\u{fffd}')) {
+        let texts = argv.iter().chain(script.pipes.iter().map(|(_, text)| text));
+        if self.plan.dockerfile.replaced_bytes && texts.into_iter().any(|text| text.contains('\u{fffd}')) {
             // BuildKit cannot send such a command to its solver ("string field contains invalid UTF-8").
             state.remedy =
                 Some("save the file as UTF-8, or have printf write the bytes ('\\351')".to_owned());

@@ -38,8 +38,12 @@ fn bytes_that_are_no_utf8() {
     assert_eq!(built.config()["Cmd"], json!(["\u{fffd}", "é"]));
     assert_eq!(built.exec().args[2], "a  b $a");
     assert_eq!(built.run_env("a"), Some("\u{fffd}"), "what reaches a command was a word before");
-    for text in [&b"FROM x\nRUN echo \xe9\n"[..], b"FROM x\nRUN [\"\xe9\"]\n", b"FROM x\nRUN <<E\n\xe9\nE\n"]
-    {
+    for text in [
+        &b"FROM x\nRUN echo \xe9\n"[..],
+        b"FROM x\nRUN [\"\xe9\"]\n",
+        b"FROM x\nRUN <<E\n\xe9\nE\n",
+        b"FROM x\nRUN <<E\n#!/a\n\xe9\nE\n",
+    ] {
         let error = try_build_bytes(text, &options()).err().unwrap();
         assert_eq!(
             (error.message.split(':').next(), error.lines.start),
@@ -47,6 +51,17 @@ fn bytes_that_are_no_utf8() {
         );
     }
     assert!(try_build("FROM x\nRUN echo \u{fffd}\n", &options()).is_ok(), "the character itself is text");
+    // A file that is not expanded has the bytes themselves.
+    let text = b"FROM scratch\n# \xff\xff\nCOPY <<a <<\"b\" <<-'c' /\nx\xe9 $y\na\n\t\xe2\x82 $y\nb\n\t\t\xe9\r\n\t\xe9\n\tc\n";
+    let built = try_build_bytes(text, &options()).unwrap();
+    let rbuild_ir::Op::Copy(copy) = &built.definition.vertices[0].op else { panic!("not COPY") };
+    let files: Vec<&[u8]> = (copy.sources.iter())
+        .map(|source| match source {
+            rbuild_ir::CopySource::Inline { data, raw, .. } => raw.as_deref().unwrap_or(data.as_bytes()),
+            rbuild_ir::CopySource::Path { .. } => panic!("a path"),
+        })
+        .collect();
+    assert_eq!(files, ["x\u{fffd} \n".as_bytes(), b"\t\xe2\x82 $y\n", b"\xe9\r\n\xe9\n"]);
 }
 
 ///
