@@ -235,7 +235,7 @@ fn a_heredoc_that_is_no_utf8() {
 fn the_order_of_the_environment() {
     let site = site!("the_order_of_the_environment");
     let image = site.context().image_of(
-        "FROM busybox AS a\nENV A=1 B=2\nARG C=3\nENV A=4\nFROM a\nARG B=5\nRUN [\"sh\", \"-c\", \"tr '\\\\0' '\\\\n' < /proc/self/environ > /env\"]\n",
+        "FROM busybox AS a\nENV A=1 B=2\nARG C=3\nENV A=4\nFROM a\nARG B=5\nRUN [\"sh\", \"-c\", \"cat /proc/$$/environ | tr '\\\\0' '\\\\n' > /env\"]\n",
     );
     let lines: Vec<&str> = image.text("env").lines().filter(|line| !line.starts_with("PWD=")).collect();
     // A child sets what its parent's image says once more.
