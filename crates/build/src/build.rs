@@ -314,7 +314,7 @@ impl Build {
                 export.cancel.cancel();
                 caches.stop().await;
                 shadow.settle().await;
-                let text = String::from_utf8_lossy(&inputs.text);
+                let text = rbuild_frontend::decode(&inputs.text);
                 return Err(BuildError::from_solve(error, &inputs.name, &text));
             }
         };

@@ -119,7 +119,9 @@ impl CopyStep {
                 // What a context's path means is in `context`; the path itself does not matter.
                 CopySource::Path { from: Source::Context(_), .. } => json!("context"),
                 CopySource::Path { from, path } => json!({ "from": from, "path": path }),
-                CopySource::Inline { name, data } => json!({ "name": name, "data": Digest::of(data) }),
+                CopySource::Inline { name, data, raw } => {
+                    json!({ "name": name, "data": Digest::of(bytes_of(data, raw)) })
+                }
             })
             .collect();
         json!({
@@ -145,7 +147,7 @@ impl CopyStep {
             let mut selections = Vec::with_capacity(op.sources.len());
             for (place, source) in op.sources.iter().enumerate() {
                 selections.push(match source {
-                    CopySource::Inline { name, data } => inline(&op, name, data)?,
+                    CopySource::Inline { name, data, raw } => inline(&op, name, bytes_of(data, raw))?,
                     CopySource::Path { from, .. } => {
                         let selection = from_contexts.get(place).or_else(|| from_inputs.get(place));
                         let selection = selection.expect("every path is selected from a context or an input");
@@ -159,10 +161,15 @@ impl CopyStep {
     }
 }
 
-fn inline(op: &CopyOp, name: &str, data: &str) -> Result<Selection, OpError> {
+/// A heredoc's content.
+fn bytes_of<'a>(data: &'a str, raw: &'a Option<Vec<u8>>) -> &'a [u8] {
+    raw.as_deref().unwrap_or(data.as_bytes())
+}
+
+fn inline(op: &CopyOp, name: &str, data: &[u8]) -> Result<Selection, OpError> {
     let selecting = Selecting::new(op, true)?;
     let (seconds, nanos) = since_epoch(SystemTime::now());
-    let bytes: Arc<[u8]> = data.as_bytes().into();
+    let bytes: Arc<[u8]> = data.into();
     Ok(rbuild_copy::select_inline(name, bytes, Timestamp { seconds, nanos }, &selecting.options(op))?)
 }
 

@@ -14,6 +14,7 @@ mod run;
 mod sandbox;
 mod stages;
 mod text;
+mod upstream;
 
 /// The site of this process, or the end of the test with a `skipped` line.
 macro_rules! site {
