@@ -225,6 +225,9 @@ pub enum CopySource {
         name: String,
         /// Content.
         data: String,
+        /// The content where it is no UTF-8, which `data` cannot hold.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        raw: Option<Vec<u8>>,
     },
 }
 

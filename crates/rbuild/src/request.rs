@@ -5,12 +5,13 @@ mod confidential;
 pub(crate) mod history;
 mod limits;
 pub(crate) mod mounts;
+mod resources;
 
 use crate::args::BuildArgs;
 use crate::exit::Usage;
 use anyhow::{Context as _, Result};
 use confidential::confidential;
-use limits::{bytes, ulimit};
+use limits::bytes;
 use rbuild_build::{
     BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
     NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
@@ -58,9 +59,10 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         push: args.push,
         outputs: args.output.iter().map(|text| output(text)).collect::<Result<_>>()?,
         network: network(&args.network)?,
-        extra_hosts: args.add_host.iter().map(|text| extra_host(text)).collect::<Result<_>>()?,
-        ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
-        shm_size: args.shm_size.as_deref().map(bytes).transpose()?,
+        extra_hosts: extra_hosts(&args.add_host)?,
+        ulimits: limits::ulimits(&args.ulimit)?,
+        shm_size: args.shm_size.as_deref().map(bytes).transpose()?.filter(|size| *size > 0),
+        cgroup: resources::cgroup(args)?,
         entitlements: entitlements(args)?,
         confidential: confidential(&args.secret, &args.ssh, &mut warnings)?,
         max_parallelism: args.max_parallelism,
@@ -75,6 +77,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         load: args.load,
         rewrite_timestamp: true,
     };
+    warnings.extend(limits::beyond(&request.ulimits));
     if request.push && request.tags.is_empty() {
         return Err(Usage::new("tag is needed when pushing to registry: add -t NAME").into());
     }
@@ -215,6 +218,7 @@ fn legacy_warnings(args: &BuildArgs) -> Vec<String> {
     ignored(legacy.rm.is_some(), "--rm");
     ignored(legacy.force_rm.is_some(), "--force-rm");
     ignored(legacy.builder.is_some(), "--builder");
+    ignored(legacy.debug, "--debug");
     if legacy.squash {
         warnings.push("experimental flag squash is removed with BuildKit; the image is not squashed".into());
     }
@@ -308,6 +312,11 @@ fn network(text: &str) -> Result<NetworkMode> {
         "host" => Ok(NetworkMode::Host),
         _ => Err(Usage::new(format!("invalid network mode \"{text}\": use default, none or host")).into()),
     }
+}
+
+/// Several may stand in one flag, between commas.
+fn extra_hosts(texts: &[String]) -> Result<Vec<(String, String)>> {
+    texts.iter().flat_map(|text| text.split(',')).map(extra_host).collect()
 }
 
 fn extra_host(text: &str) -> Result<(String, String)> {
