@@ -119,6 +119,7 @@ async fn build_in(
     let (mut definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     let devices = crate::devices::grant(&definition, &environment.cdi_dirs, &request.entitlements, &inputs)?;
+    crate::cgroup::check(&definition, &mut request).await?;
     cache::drop_inherited(&mut definition.image);
     let importer = cache::importer(&request, &images, &definition.image.platform, &reporter);
     let importer = Arc::new(importer.on_failure(recording.on_cache_failure()));
@@ -211,6 +212,7 @@ fn engine(
         resolv_conf: environment.resolv_conf.clone(),
         open_files: environment.open_files,
         shm_size: request.shm_size,
+        cgroup: request.cgroup.clone(),
         confidential: request.confidential.clone(),
         no_cache: request.no_cache.clone(),
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),

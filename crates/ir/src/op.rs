@@ -144,6 +144,10 @@ pub enum MountKind {
         mode: u32,
         uid: u32,
         gid: u32,
+        /// Whether mode, uid or gid were given for the whole of it: BuildKit then begins with an empty directory on top of
+        /// `from`, apart from those for which none was given.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        owned: bool,
         from: Option<Source>,
         source: String,
     },

@@ -2,6 +2,7 @@
 
 use crate::bridge::blocking;
 use crate::engine::Engine;
+use crate::error::OpFailure;
 use crate::layer::{Layer, Root, since_epoch};
 use async_trait::async_trait;
 use rbuild_copy::{Chmod, CopyError, OwnerSpec, Ownership, PlaceOptions, SelectOptions, Selection};
@@ -216,8 +217,16 @@ fn ownership(op: &CopyOp, own: bool) -> Ownership {
     }
 }
 
-fn has_named_owner(op: &CopyOp) -> bool {
-    op.chown.as_deref().is_some_and(|chown| OwnerSpec::parse(chown).numeric().is_none())
+/// A --chown with a name needs a root to look it up in (BuildKit: `invalid user index: -1`).
+fn names_can_be_looked_up(op: &CopyOp, parent: Option<&Root>) -> Result<(), OpFailure> {
+    let Some(chown) = op.chown.as_deref().filter(|chown| OwnerSpec::parse(chown).has_names()) else {
+        return Ok(());
+    };
+    match parent {
+        _ if op.link => Err(OpFailure::LinkedName(chown.to_owned())),
+        None => Err(OpFailure::NameInEmptyRoot(format!("--chown={chown}"))),
+        Some(_) => Ok(()),
+    }
 }
 
 #[async_trait]
@@ -239,7 +248,7 @@ impl Op for CopyStep {
     }
 
     fn reads_parent(&self) -> bool {
-        !self.op.link || has_named_owner(&self.op)
+        !self.op.link
     }
 
     async fn inputs_digest(&self, inputs: &Inputs<Root>) -> Result<Option<Digest>, OpError> {
@@ -252,6 +261,7 @@ impl Op for CopyStep {
     }
 
     async fn execute(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
+        names_can_be_looked_up(&self.op, inputs.parent.as_ref())?;
         let now = SystemTime::now();
         let selections = self.selections(inputs, step).await?;
         let parent = inputs.parent.as_ref().filter(|_| self.reads_parent());

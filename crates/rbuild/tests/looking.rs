@@ -18,12 +18,17 @@ impl Context {
         Self { dir }
     }
 
-    /// Runs rbuild in the context's directory.
-    fn rbuild(&self, args: &[&str]) -> Output {
+    /// rbuild in the context's directory.
+    fn command(&self) -> Command {
         let store = self.dir.path().join("store");
         let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_rbuild")));
-        command.args(args).current_dir(self.dir.path()).env("RBUILD_ROOT", store);
-        command.env_remove("DOCKER_DEFAULT_PLATFORM").output().unwrap()
+        command.current_dir(self.dir.path()).env("RBUILD_ROOT", store);
+        command.env_remove("DOCKER_DEFAULT_PLATFORM").env_remove("BUILDKIT_PROGRESS");
+        command
+    }
+
+    fn rbuild(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().unwrap()
     }
 
     /// Exit code and standard output.
@@ -335,6 +340,23 @@ fn quiet_raw_and_no_progress() {
     assert!(id.starts_with("sha256:") && id.lines().count() == 1 && said.is_empty(), "{id}{said}");
     assert_eq!(build(&["--progress=quiet"]), (id, String::new()));
     assert_eq!(build(&["--progress=none"]), (String::new(), String::new()));
+    // $BUILDKIT_PROGRESS is what --progress is without one; empty it is not there.
+    for (value, args, steps) in [
+        ("none", &[][..], false),
+        ("none", &["--progress=plain"], true),
+        ("plain", &[], true),
+        ("", &[], true),
+    ] {
+        let mut command = context.command();
+        let output =
+            command.env("BUILDKIT_PROGRESS", value).arg("build").args(args).arg(".").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), said.contains("#1 ")),
+            (Some(0), steps),
+            "{value} {args:?}: {said}"
+        );
+    }
     let (out, said) = build(&["--progress=rawjson"]);
     assert_eq!(out, "");
     let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

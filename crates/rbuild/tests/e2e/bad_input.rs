@@ -119,7 +119,6 @@ fn command_lines_that_make_no_sense() {
         (&["-o", "type=weird"], &["weird"]),
         (&["-o", "type=oci,dest=x,colour=red"], &["colour"]),
         (&["--network", "weird"], &["weird"]),
-        (&["--network", "host"], &["--allow", "network.host"]),
         (&["--add-host", "nohost"], &["nohost"]),
         (&["--build-context", "x=missing-dir"], &["missing-dir"]),
         (&["--build-context", "x=oci-layout://missing-dir"], &["missing-dir"]),
