@@ -55,7 +55,9 @@ pub enum ExportError {
         reason: String,
     },
     /// type=docker of an image index.
-    #[error("export: type=docker holds one platform only: choose one with --platform, or use type=oci")]
+    #[error(
+        "docker exporter does not currently support exporting manifest lists: choose one platform with --platform, or use type=oci"
+    )]
     SeveralPlatforms,
 }
 

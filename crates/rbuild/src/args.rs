@@ -83,7 +83,7 @@ pub(crate) struct SourceArgs {
     /// Stage to look at
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// Platform of the result, as os/arch[/variant]
+    /// Platforms of the result, as os/arch[/variant] or `local`; several with commas, or by repeating it
     #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Vec<String>,
 }
@@ -290,7 +290,7 @@ pub(crate) struct BuildArgs {
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// Platform of the result, as os/arch[/variant]
+    /// Platforms of the result, as os/arch[/variant] or `local`; several with commas, or by repeating it
     #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Vec<String>,
     /// Do not read the cache (it is still written)

@@ -129,7 +129,8 @@ fn resolv_conf() -> String {
 }
 
 fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
-    let id = result.config.map(|config| config.to_string());
+    // An index has no config: its own digest is the id (D-013).
+    let id = result.config.or_else(|| Some(result.manifest.as_ref()?.digest)).map(|id| id.to_string());
     if let (Some(file), Some(id)) = (&args.iidfile, &id) {
         std::fs::write(file, id)
             .with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
@@ -169,8 +170,10 @@ fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
 fn metadata(result: &BuildResult) -> serde_json::Value {
     let names: Vec<String> = result.names.iter().map(ToString::to_string).collect();
     let mut value = json!({});
-    if let (Some(manifest), Some(config)) = (&result.manifest, &result.config) {
+    if let Some(config) = &result.config {
         value["containerimage.config.digest"] = json!(config);
+    }
+    if let Some(manifest) = &result.manifest {
         value["containerimage.descriptor"] = json!(manifest);
         value["containerimage.digest"] = json!(manifest.digest);
     }
