@@ -496,6 +496,9 @@ pub(crate) enum ListFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
+    /// Which image of an index [default: this machine's platform]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
     /// Names, ids or digests
     #[arg(required = true)]
     pub(crate) image: Vec<String>,
@@ -503,6 +506,9 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
+    /// Which image of an index [default: this machine's platform]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
     /// Name, id or digest
     pub(crate) image: String,
     /// Print whole instructions

@@ -103,6 +103,8 @@ pub(super) async fn write_tar(
                 }
             }
         }
+        // An archive is in the order of paths, and requests are not.
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
         to_file(&dest, |mut file| {
             rbuild_layer::pack_slice(&entries, &options, &mut file)?;
             Ok(file)
