@@ -41,7 +41,8 @@ impl Build {
         steps: &Steps,
         step: &StepContext,
     ) -> Result<Kept, BuildError> {
-        let making = (0..roots.len()).map(|target| self.documents(target, roots[target].as_ref(), steps, step));
+        let making =
+            (0..roots.len()).map(|target| self.documents(target, roots[target].as_ref(), steps, step));
         let images = futures_util::future::try_join_all(making).await?;
         let kept = self.put(images)?;
         if let Some(pusher) = &self.pusher {
@@ -91,7 +92,8 @@ impl Build {
             self.store.put_blob(&image.config)?;
             self.store.put_blob(&image.manifest)?;
         }
-        let created = images.iter().filter_map(|image| image.created.clone()).max_by_key(|text| parse_rfc3339(text));
+        let created =
+            images.iter().filter_map(|image| image.created.clone()).max_by_key(|text| parse_rfc3339(text));
         let (mut descriptor, index) = match &images[..] {
             [only] if !self.request.makes_index() => (only.descriptor.clone(), None),
             _ => index(&images).map(|(descriptor, bytes)| (descriptor, Some(bytes))).map_err(unwritable)?,

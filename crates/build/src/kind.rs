@@ -94,9 +94,10 @@ fn of_packing(error: &PackError) -> ErrorKind {
 
 fn of_export(error: &ExportError) -> ErrorKind {
     match error {
-        ExportError::NotALayout { .. } | ExportError::IsDirectory { .. } | ExportError::SeveralPlatforms => {
-            ErrorKind::Usage
-        }
+        ExportError::NotALayout { .. }
+        | ExportError::IsDirectory { .. }
+        | ExportError::SeveralPlatforms
+        | ExportError::Overwrite { .. } => ErrorKind::Usage,
         ExportError::Manifest { .. } => ErrorKind::Registry,
         // Files and streams that cannot be written.
         _ => ErrorKind::Environment,

@@ -76,7 +76,8 @@ pub async fn examine(
     inputs.epoch = crate::epoch::resolve(&asking, &self::options(&request, &inputs)[0], &inputs).await?;
     let images = Images::new(store, environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);
-    let options = options(&request, &inputs).into_iter().map(|options| LowerOptions { all_stages, ..options });
+    let options =
+        options(&request, &inputs).into_iter().map(|options| LowerOptions { all_stages, ..options });
     let (dockerfile, lowered) = lowered(options.collect(), &inputs, &images).await?;
     let registry_failed = images.registry_failed(&stage_names(&dockerfile));
     Ok(Examined {
@@ -229,7 +230,9 @@ pub(crate) fn options(request: &BuildRequest, inputs: &Inputs) -> Vec<LowerOptio
         return vec![common];
     }
     let platforms = request.platforms.iter();
-    platforms.map(|platform| LowerOptions { target_platform: Some(platform.clone()), ..common.clone() }).collect()
+    platforms
+        .map(|platform| LowerOptions { target_platform: Some(platform.clone()), ..common.clone() })
+        .collect()
 }
 
 fn common_options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {

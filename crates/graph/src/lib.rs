@@ -52,9 +52,9 @@ impl Plan {
     /// several definitions need has the name that the first of them gives it.
     pub fn of_all(definitions: &[Definition]) -> Result<Self, GraphError> {
         let full = FullGraph::build(definitions)?;
-        let roots = definitions.iter().map(|definition| {
-            definition.image.root.map(|root| full.node(&root, "the image")).transpose()
-        });
+        let roots = definitions
+            .iter()
+            .map(|definition| definition.image.root.map(|root| full.node(&root, "the image")).transpose());
         let roots: Vec<Option<NodeIndex>> = roots.collect::<Result<_, _>>()?;
         let order = full.needed_in_order(roots.iter().copied().flatten());
         let step_of: HashMap<NodeIndex, Step> =
@@ -145,8 +145,7 @@ struct FullGraph {
 impl FullGraph {
     fn build(definitions: &[Definition]) -> Result<Self, GraphError> {
         let vertices = || definitions.iter().flat_map(|definition| &definition.vertices);
-        let mut full =
-            Self { graph: Acyclic::new(), by_digest: HashMap::with_capacity(vertices().count()) };
+        let mut full = Self { graph: Acyclic::new(), by_digest: HashMap::with_capacity(vertices().count()) };
         for vertex in vertices() {
             full.by_digest.entry(vertex.digest).or_insert_with(|| full.graph.add_node(vertex.clone()));
         }

@@ -3,6 +3,7 @@
 use super::{Finished, on_thread, to_file};
 use crate::error::BuildError;
 use crate::request::Destination;
+use rbuild_export::ExportError;
 use rbuild_layer::{Compression, PackOptions};
 use rbuild_oci::Platform;
 use rbuild_snapshot::ChainView;
@@ -99,7 +100,9 @@ pub(super) async fn write_tar(
                 None if parts.len() == 1 => entries = own,
                 None => {
                     let is_new = seen.add_all(part, &own)?;
-                    entries.extend(own.into_iter().zip(is_new).filter(|(_, is_new)| *is_new).map(|(entry, _)| entry));
+                    entries.extend(
+                        own.into_iter().zip(is_new).filter(|(_, is_new)| *is_new).map(|(entry, _)| entry),
+                    );
                 }
             }
         }
@@ -145,11 +148,9 @@ impl Seen {
             match self.0.get(&entry.path) {
                 Some((true, _)) if is_dir => is_new.push(false),
                 Some((_, first)) => {
-                    let (path, own) = (entry.path.as_path().display(), &part.platform);
-                    let text = format!(
-                        "cannot overwrite {path} from {first} with {own} when split option is disabled"
-                    );
-                    return Err(text.into());
+                    let path = entry.path.as_path().to_owned();
+                    let (first, second) = (first.clone(), part.platform.clone());
+                    return Err(ExportError::Overwrite { path, first, second }.into());
                 }
                 None => {
                     self.0.insert(entry.path.clone(), (is_dir, part.platform.clone()));

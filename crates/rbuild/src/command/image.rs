@@ -37,8 +37,9 @@ impl Shown {
             let is_image = entry.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
             is_image && media_type::is_manifest(&entry.media_type)
         });
-        let images: Vec<_> =
-            entries.filter_map(|entry| Some((entry.clone(), documents(store, &entry.digest).ok()?))).collect();
+        let images: Vec<_> = entries
+            .filter_map(|entry| Some((entry.clone(), documents(store, &entry.digest).ok()?)))
+            .collect();
         if images.is_empty() {
             anyhow::bail!("index {}: none of its images is here", descriptor.digest);
         }
@@ -47,7 +48,10 @@ impl Shown {
 
     /// The platforms that are here.
     pub(crate) fn platforms(&self) -> Vec<String> {
-        self.images.iter().map(|(descriptor, documents)| platform(descriptor, documents).to_string()).collect()
+        self.images
+            .iter()
+            .map(|(descriptor, documents)| platform(descriptor, documents).to_string())
+            .collect()
     }
 
     /// All documents, in the order of the index.
@@ -71,7 +75,8 @@ impl Shown {
             (Some(place), _) => Ok(&self.images[place].1),
             (None, None) => Ok(&self.images[0].1),
             (None, Some(text)) => {
-                let problem = format!("the image is not for {text}: it is for {}", self.platforms().join(", "));
+                let problem =
+                    format!("the image is not for {text}: it is for {}", self.platforms().join(", "));
                 Err(Usage::new(problem).into())
             }
         }

@@ -59,11 +59,10 @@ mod tests {
     #[test]
     fn platforms_are_named_once_in_order() {
         let host = Platform::host().to_string();
-        assert_eq!(shown(&["linux/arm64,linux/amd64", "aarch64, linux/arm", ""]), [
-            "linux/arm64",
-            "linux/amd64",
-            "linux/arm/v7"
-        ]);
+        assert_eq!(
+            shown(&["linux/arm64,linux/amd64", "aarch64, linux/arm", ""]),
+            ["linux/arm64", "linux/amd64", "linux/arm/v7"]
+        );
         assert_eq!(shown(&["local"]), [host]);
         assert!(platforms(&["linux/amd64,linux/a b".into()]).is_err());
     }

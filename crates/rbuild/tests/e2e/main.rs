@@ -21,6 +21,7 @@ mod keys;
 mod layers;
 mod modes;
 mod outputs;
+mod platforms;
 mod registry;
 mod remote_cache;
 mod reproducible;
