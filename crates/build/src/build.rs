@@ -40,6 +40,8 @@ pub struct Environment {
     pub open_files: Option<u64>,
     /// Directories with CDI specifications for RUN --device; later ones win.
     pub cdi_dirs: Vec<PathBuf>,
+    /// Directories in which emulators of other kinds of machines are looked for ($PATH).
+    pub emulators: Vec<PathBuf>,
     /// How much of the store's history is kept.
     pub history: Limits,
     /// Limits of the cache, as far as they are not the default ones of the store's disk.
@@ -222,6 +224,7 @@ fn engine(
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         cache_mounts: mounts.map(|mounts| Arc::clone(mounts) as Arc<dyn CacheMountSource>),
         devices,
+        emulators: environment.emulators.clone(),
         remote,
         cancel: cancel.clone(),
     };

@@ -20,7 +20,9 @@ pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
     }
     if let Some(error) = error.downcast_ref::<RuntimeError>() {
         return match error {
-            RuntimeError::User { .. } | RuntimeError::Exec { .. } => ErrorKind::Step,
+            RuntimeError::User { .. } | RuntimeError::Exec { .. } | RuntimeError::ExecFormat { .. } => {
+                ErrorKind::Step
+            }
             _ => ErrorKind::Environment,
         };
     }
@@ -62,7 +64,7 @@ pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
 
 fn of_operation(failure: &OpFailure) -> ErrorKind {
     match failure {
-        OpFailure::Process { .. } => ErrorKind::Step,
+        OpFailure::Process { .. } | OpFailure::Foreign { .. } => ErrorKind::Step,
         OpFailure::Canceled => ErrorKind::Canceled,
         OpFailure::NotAllowed { .. } => ErrorKind::Usage,
         OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,

@@ -13,6 +13,27 @@ pub enum OpFailure {
         /// Exit code, or 128 + signal.
         code: i32,
     },
+    /// A RUN is for another kind of machine, and nothing here executes its program.
+    #[error(
+        "process \"{command}\" did not run: {program} is a program for {platform}, and this machine is {host}: {lacks}. \
+         Install an emulator that registers itself (Debian: `apt install qemu-user-static`; elsewhere: `docker run \
+         --privileged --rm tonistiigi/binfmt --install {architecture}`); or, to cross-compile, let the stage run here with \
+         `FROM --platform=$BUILDPLATFORM` and compile for $TARGETARCH"
+    )]
+    Foreign {
+        /// argv joined by blanks.
+        command: String,
+        /// The program that the kernel refused.
+        program: String,
+        /// The step's platform.
+        platform: String,
+        /// Its architecture.
+        architecture: String,
+        /// This machine's platform.
+        host: String,
+        /// Why the kernel does not know what to do with it.
+        lacks: String,
+    },
     /// The process of a RUN ended badly, and there is no room on the store's file system.
     #[error(
         "no space left on the file system of {}: {source}; free some with `rbuild prune`, or move the store with \

@@ -68,6 +68,12 @@ pub enum RuntimeError {
         /// 127: not found; 126: found but not executable.
         code: i32,
     },
+    /// The kernel does not know what the program is: one for another kind of machine, or a script without `#!`.
+    #[error("exec: \"{program}\": exec format error: not a program for this machine, or a script without #!")]
+    ExecFormat {
+        /// Its path in the step's root.
+        program: String,
+    },
 }
 
 impl RuntimeError {
@@ -75,6 +81,7 @@ impl RuntimeError {
     pub fn exit_code(&self) -> Option<i32> {
         match self {
             RuntimeError::Exec { code, .. } => Some(*code),
+            RuntimeError::ExecFormat { .. } => Some(126),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod bind;
 mod cache_mount;
+mod foreign;
 mod key;
 mod mounts;
 
@@ -23,7 +24,7 @@ use rbuild_runtime::{ExitStatus, Network, Outcome, Rlimit, RunningStep, RuntimeE
 use rbuild_solver::{Inputs, Op, OpError, OperationKey, StepContext};
 use rbuild_store::LayerIngest;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -182,7 +183,13 @@ impl Op for ExecStep {
     }
 
     async fn execute(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
-        let ran = self.attempt(step, inputs).await;
+        let ran = match self.attempt(step, inputs, None).await {
+            Err(error) => match foreign::Refused::of(&error, &self.op.platform) {
+                Some(refused) => self.emulate(step, inputs, &refused).await,
+                None => Err(error),
+            },
+            ran => ran,
+        };
         let Err(error) = &ran else { return ran };
         if !matches!(error.downcast_ref(), Some(OpFailure::DiskFull { .. })) {
             return ran;
@@ -193,13 +200,32 @@ impl Op for ExecStep {
         }
         let text = format!("{error}; unused cache was removed, the step runs once more");
         step.reporter.report(rbuild_event::Event::Warning { text });
-        self.attempt(step, inputs).await
+        self.attempt(step, inputs, None).await
     }
 }
 
 impl ExecStep {
+    /// Runs the step, which the kernel would not, with an emulator.
+    async fn emulate(
+        &self,
+        step: &StepContext,
+        inputs: &Inputs<Root>,
+        refused: &foreign::Refused<'_>,
+    ) -> Result<Root, OpError> {
+        let Some(emulator) = refused.emulator(&self.engine.settings.emulators) else {
+            return Err(refused.failure(&self.op.args).into());
+        };
+        step.note(refused.remark(&emulator));
+        self.attempt(step, inputs, Some(&emulator)).await
+    }
+
     /// Runs the step once.
-    async fn attempt(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
+    async fn attempt(
+        &self,
+        step: &StepContext,
+        inputs: &Inputs<Root>,
+        emulator: Option<&Path>,
+    ) -> Result<Root, OpError> {
         let parent = inputs.parent.clone().unwrap_or_default();
         let lower = self.engine.dirs_of(&parent, step).await?;
         let ingest = self.engine.store.new_layer_dir()?;
@@ -214,6 +240,9 @@ impl ExecStep {
             step.reporter.report(rbuild_event::Event::Warning { text });
         }
         devices.apply(&mut spec);
+        if let Some(emulator) = emulator {
+            foreign::apply(emulator, &mut spec);
+        }
         let ran = self.run(spec, mounts.secrets.clone(), step).await;
         let secrets = std::mem::take(&mut mounts.secrets);
         drop(mounts);
@@ -257,6 +286,11 @@ impl ExecStep {
 
     /// A program that is missing is the step's fault, not the sandbox's.
     fn not_run(&self, error: OpError) -> OpError {
+        match error.downcast_ref::<RuntimeError>() {
+            // Whoever asked decides what to do about it.
+            Some(RuntimeError::ExecFormat { .. }) if foreign::is_foreign(&self.op.platform) => return error,
+            _ => {}
+        }
         match error.downcast_ref::<RuntimeError>().and_then(RuntimeError::exit_code) {
             Some(code) => self.failure(format!("exit code: {code}: {error}"), code),
             None => error,

@@ -24,6 +24,7 @@ pub(crate) fn surroundings(root: &Path) -> Environment {
         resolv_conf: resolv_conf(),
         open_files: raise_open_files(),
         cdi_dirs: Vec::new(),
+        emulators: environment("PATH").iter().flat_map(std::env::split_paths).collect(),
         history: rbuild_build::Limits::default(),
         budget: Budget::default(),
     }

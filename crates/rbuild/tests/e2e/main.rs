@@ -15,6 +15,7 @@ mod context;
 mod copying;
 mod debian;
 mod disk;
+mod foreign;
 mod full_disk;
 mod image;
 mod keys;

@@ -1,0 +1,128 @@
+//! RUN of programs that are for another kind of machine (A-081).
+
+use crate::context::{TestContext, installed, run, skip};
+use std::path::PathBuf;
+use std::process::Command;
+
+const MESSAGE: &[u8] = b"hello from arm64\n";
+
+/// A static aarch64 program that writes [`MESSAGE`] and exits with 0.
+fn program() -> Vec<u8> {
+    const BASE: u64 = 0x40_0000;
+    const CODE: u64 = 64 + 56;
+    let instructions: [u32; 8] = [
+        0xd280_0020,                               // mov x0, #1
+        0x1000_0000 | 7 << 5 | 1,                  // adr x1, . + 28: behind the code
+        0xd280_0002 | (MESSAGE.len() as u32) << 5, // mov x2, #length
+        0xd280_0808,                               // mov x8, #64: write
+        0xd400_0001,                               // svc #0
+        0xd280_0000,                               // mov x0, #0
+        0xd280_0ba8,                               // mov x8, #93: exit
+        0xd400_0001,                               // svc #0
+    ];
+    let length = CODE + 4 * instructions.len() as u64 + MESSAGE.len() as u64;
+    let mut bytes = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    bytes.extend([2_u16, 183].map(u16::to_le_bytes).as_flattened());
+    bytes.extend(1_u32.to_le_bytes());
+    bytes.extend([BASE + CODE, 64, 0].map(u64::to_le_bytes).as_flattened());
+    bytes.extend(0_u32.to_le_bytes());
+    bytes.extend([64_u16, 56, 1, 0, 0, 0].map(u16::to_le_bytes).as_flattened());
+    bytes.extend([1_u32, 5].map(u32::to_le_bytes).as_flattened());
+    bytes.extend([0, BASE, BASE, length, length, 0x1_0000].map(u64::to_le_bytes).as_flattened());
+    bytes.extend(instructions.map(u32::to_le_bytes).as_flattened());
+    bytes.extend(MESSAGE);
+    bytes
+}
+
+/// `/hello` is for arm64.
+fn context() -> TestContext {
+    let context = TestContext::of("FROM scratch\nCOPY hello /hello\nRUN [\"/hello\"]\n");
+    context.file("hello", program()).mode("hello", 0o755);
+    context
+}
+
+/// Whether this machine executes the program anyway.
+fn runs_here(context: &TestContext) -> bool {
+    cfg!(target_arch = "aarch64") || Command::new(context.in_context("hello")).output().is_ok()
+}
+
+#[test]
+fn a_program_for_another_machine_fails_with_a_remedy() {
+    let mut context = context();
+    if runs_here(&context) {
+        return skip("a_program_for_another_machine_fails_with_a_remedy", "this machine executes arm64 programs");
+    }
+    context.env("PATH", "/nowhere");
+    let words = [
+        ">>> RUN [\"/hello\"]",
+        "process \"/hello\" did not run: /hello is a program for linux/arm64, and this machine is linux/",
+        "no interpreter for arm64",
+        "binfmt_misc",
+        "apt install qemu-user-static",
+        "FROM --platform=$BUILDPLATFORM",
+    ];
+    let failed = context.build(&["--platform=linux/arm64"]).fails(1, &words);
+    assert!(!failed.stderr.contains("internal error"), "{}", failed.stderr);
+    // Of a step for this machine it is another mistake.
+    let failed = context.build(&[""; 0]).fails(1, &["exec format error: not a program for this machine"]);
+    assert!(!failed.stderr.contains("qemu"), "{}", failed.stderr);
+    context.assert_nothing_left();
+    // Only what has to run there fails.
+    context.dockerfile("FROM scratch\nCOPY hello /hello\nFROM --platform=$BUILDPLATFORM base\nRUN true\n");
+    context.build(&["--platform=linux/arm64"]).ok();
+}
+
+#[test]
+fn an_emulator_executes_it() {
+    const TEST: &str = "an_emulator_executes_it";
+    let context = context();
+    if runs_here(&context) {
+        return skip(TEST, "this machine executes arm64 programs");
+    }
+    let names = ["buildkit-qemu-aarch64", "qemu-aarch64-static"];
+    if !names.into_iter().any(installed) {
+        return skip(TEST, "qemu-aarch64-static is not installed");
+    }
+    let built = context.build(&["--platform=linux/arm64", "-o", "out"]).ok();
+    assert!(built.stderr.contains("hello from arm64"), "{}", built.stderr);
+    assert!(!context.path("out/dev/.buildkit_qemu_emulator").exists(), "the emulator is not a part of the layer");
+    assert_eq!(context.build(&["--platform=linux/arm64"]).ok().steps().0, 0);
+    context.assert_nothing_left();
+}
+
+/// The handler is registered in a user namespace of its own (Linux 6.7), so that the machine knows nothing of it.
+#[test]
+fn a_registered_interpreter_executes_it() {
+    const TEST: &str = "a_registered_interpreter_executes_it";
+    let context = context();
+    if runs_here(&context) {
+        return skip(TEST, "this machine executes arm64 programs");
+    }
+    if !installed("qemu-aarch64-static") {
+        return skip(TEST, "qemu-aarch64-static is not installed");
+    }
+    let register = r#"mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc && printf '%s' \
+        ':arm64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:'"$(command -v qemu-aarch64-static):F" \
+        > /proc/sys/fs/binfmt_misc/register"#;
+    let unshare = |script: String| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-users=0,0,65536", "--map-groups=0,0,65536", "--mount", "sh", "-c"]);
+        command.arg(script);
+        command
+    };
+    let probe = run(unshare(register.to_owned()), b"");
+    if probe.code != 0 {
+        return skip(TEST, &format!("no binfmt_misc of its own: {}", probe.stderr.trim()));
+    }
+    let build: PathBuf = context.path("build.sh");
+    let command = context.build_command(&["--platform=linux/arm64"]);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let cd = context.path("");
+    std::fs::write(&build, format!("cd '{}' && PATH=/usr/bin:/bin exec {}", cd.display(), words.join(" "))).unwrap();
+    let mut command = unshare(format!("{register} && . '{}'", build.display()));
+    command.env("RBUILD_ROOT", context.store()).env("HOME", context.path("home"));
+    let built = run(command, b"").ok();
+    assert!(built.stderr.contains("hello from arm64"), "{}", built.stderr);
+    assert_eq!(built.count("qemu"), 0, "the kernel does it: {}", built.stderr);
+}
