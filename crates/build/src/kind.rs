@@ -20,9 +20,8 @@ pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
     }
     if let Some(error) = error.downcast_ref::<RuntimeError>() {
         return match error {
-            RuntimeError::User { .. } | RuntimeError::Exec { .. } | RuntimeError::ExecFormat { .. } => {
-                ErrorKind::Step
-            }
+            RuntimeError::User { .. } => ErrorKind::Step,
+            error if error.exit_code().is_some() => ErrorKind::Step,
             _ => ErrorKind::Environment,
         };
     }

@@ -15,10 +15,10 @@ pub enum OpFailure {
     },
     /// A RUN is for another kind of machine, and nothing here executes its program.
     #[error(
-        "process \"{command}\" did not run: {program} is a program for {platform}, and this machine is {host}: {lacks}. \
-         Install an emulator that registers itself (Debian: `apt install qemu-user-static`; elsewhere: `docker run \
-         --privileged --rm tonistiigi/binfmt --install {architecture}`); or, to cross-compile, let the stage run here with \
-         `FROM --platform=$BUILDPLATFORM` and compile for $TARGETARCH"
+        "process \"{command}\" did not run: {program} is no program for this machine, which is {host}: the step is for \
+         {platform}, and {lacks}. Install an emulator that registers itself (Debian: `apt install qemu-user-static`; \
+         elsewhere: `docker run --privileged --rm tonistiigi/binfmt --install {architecture}`); or, to cross-compile, let \
+         the stage run here with `FROM --platform=$BUILDPLATFORM` and compile for $TARGETARCH"
     )]
     Foreign {
         /// argv joined by blanks.

@@ -74,6 +74,14 @@ pub enum RuntimeError {
         /// Its path in the step's root.
         program: String,
     },
+    /// The program is there, but not what the kernel needs to execute it.
+    #[error(
+        "exec: \"{program}\": no such file or directory: the interpreter it names (after #!, or its dynamic loader) is missing"
+    )]
+    NoInterpreter {
+        /// Its path in the step's root.
+        program: String,
+    },
 }
 
 impl RuntimeError {
@@ -82,6 +90,7 @@ impl RuntimeError {
         match self {
             RuntimeError::Exec { code, .. } => Some(*code),
             RuntimeError::ExecFormat { .. } => Some(126),
+            RuntimeError::NoInterpreter { .. } => Some(127),
             _ => None,
         }
     }

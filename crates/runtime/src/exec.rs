@@ -133,10 +133,7 @@ pub(crate) fn run(spec: &Spec, env: &[(String, String)], ready: &Cell<bool>) -> 
     let failure = sys::execve(&file, &argv, &envp);
     match failure.raw_os_error() {
         // The file was there a moment ago: what is missing is what it names in turn.
-        Some(libc::ENOENT) => {
-            let why = "no such file or directory: the interpreter it names (after #!, or its dynamic loader) is missing";
-            error(&program, why, 127)
-        }
+        Some(libc::ENOENT) => RuntimeError::NoInterpreter { program },
         Some(libc::ENOEXEC) => RuntimeError::ExecFormat { program },
         Some(libc::EACCES) => error(&program, "permission denied", 126),
         Some(libc::E2BIG) => error(&program, "argument list too long", 126),

@@ -53,7 +53,7 @@ impl Architecture {
 }
 
 /// Whether a step is for another kind of machine than this one. Variants are the same kind.
-pub(super) fn is_foreign(platform: &Platform) -> bool {
+fn is_foreign(platform: &Platform) -> bool {
     platform.normalized().architecture != Platform::host().architecture
 }
 
@@ -66,9 +66,16 @@ pub(super) struct Refused<'a> {
 impl<'a> Refused<'a> {
     /// If that is what an error says of a step for another kind of machine.
     pub(super) fn of(error: &OpError, platform: &'a Platform) -> Option<Self> {
-        match error.downcast_ref() {
-            Some(RuntimeError::ExecFormat { program }) if is_foreign(platform) => {
-                Some(Self { program: program.clone(), platform })
+        if !is_foreign(platform) {
+            return None;
+        }
+        match error.downcast_ref()? {
+            RuntimeError::ExecFormat { program } => Some(Self { program: program.clone(), platform }),
+            // A handler without the flag looks for its interpreter in the step's root.
+            RuntimeError::NoInterpreter { program } => {
+                let (_, handler) = handler_for(&platform.architecture)?;
+                let missing = handler.enabled && !handler.flags.contains('F');
+                missing.then(|| Self { program: program.clone(), platform })
             }
             _ => None,
         }
@@ -113,19 +120,26 @@ impl<'a> Refused<'a> {
     fn lacks(&self) -> String {
         let name = &self.platform.architecture;
         if !Path::new(BINFMT).join("register").exists() {
-            return format!("no interpreter for {name} can be registered: binfmt_misc is not mounted at {BINFMT}");
+            return format!(
+                "no interpreter for {name} can be registered: binfmt_misc is not mounted at {BINFMT}"
+            );
         }
-        let header = Architecture::of(name).map(Architecture::header);
-        let entries = fs::read_dir(BINFMT).into_iter().flatten().flatten();
-        let mut handlers = entries.filter_map(|entry| {
-            let handler = Handler::parse(&fs::read_to_string(entry.path()).ok()?)?;
-            handler.matches(header.as_ref()?).then_some((entry.file_name(), handler))
-        });
-        match handlers.next() {
+        match handler_for(name) {
             None => format!("no interpreter for {name} is registered in {BINFMT}"),
-            Some((entry, handler)) => handler.lacks(&entry.to_string_lossy()),
+            Some((entry, handler)) => handler.lacks(&entry),
         }
     }
+}
+
+/// What is registered for an architecture, with its name.
+fn handler_for(architecture: &str) -> Option<(String, Handler)> {
+    let header = Architecture::of(architecture)?.header();
+    let entries = fs::read_dir(BINFMT).into_iter().flatten().flatten();
+    let mut handlers = entries.filter_map(|entry| {
+        let handler = Handler::parse(&fs::read_to_string(entry.path()).ok()?)?;
+        handler.matches(&header).then(|| (entry.file_name().to_string_lossy().into_owned(), handler))
+    });
+    handlers.next()
 }
 
 /// Mounts the emulator, and has it execute the step's program.
@@ -186,7 +200,8 @@ impl Handler {
 }
 
 fn bytes(hex: &str) -> Option<Vec<u8>> {
-    let pairs = hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let pairs =
+        hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
     pairs.collect()
 }
 
@@ -211,7 +226,8 @@ fn is_static(path: &Path) -> bool {
     (0..count).all(|number| {
         let mut kind = [0; 4];
         let at = number.checked_mul(size).and_then(|offset| start.checked_add(offset));
-        at.is_some_and(|at| file.read_exact_at(&mut kind, at).is_ok()) && u32::from_ne_bytes(kind) != PT_INTERP
+        at.is_some_and(|at| file.read_exact_at(&mut kind, at).is_ok())
+            && u32::from_ne_bytes(kind) != PT_INTERP
     })
 }
 
@@ -226,7 +242,9 @@ mod tests {
     #[test]
     fn handlers_are_told_by_the_programs_they_are_for() {
         let handler = Handler::parse(AARCH64).unwrap();
-        assert!(handler.enabled && handler.flags == "POCF" && handler.interpreter.ends_with("aarch64-binfmt-P"));
+        assert!(
+            handler.enabled && handler.flags == "POCF" && handler.interpreter.ends_with("aarch64-binfmt-P")
+        );
         let matching: Vec<&str> =
             ARCHITECTURES.iter().filter(|arch| handler.matches(&arch.header())).map(|arch| arch.0).collect();
         assert_eq!(matching, ["arm64"]);

@@ -186,7 +186,7 @@ impl Op for ExecStep {
         let ran = match self.attempt(step, inputs, None).await {
             Err(error) => match foreign::Refused::of(&error, &self.op.platform) {
                 Some(refused) => self.emulate(step, inputs, &refused).await,
-                None => Err(error),
+                None => Err(self.not_run(error)),
             },
             ran => ran,
         };
@@ -200,7 +200,7 @@ impl Op for ExecStep {
         }
         let text = format!("{error}; unused cache was removed, the step runs once more");
         step.reporter.report(rbuild_event::Event::Warning { text });
-        self.attempt(step, inputs, None).await
+        self.attempt(step, inputs, None).await.map_err(|error| self.not_run(error))
     }
 }
 
@@ -216,7 +216,7 @@ impl ExecStep {
             return Err(refused.failure(&self.op.args).into());
         };
         step.note(refused.remark(&emulator));
-        self.attempt(step, inputs, Some(&emulator)).await
+        self.attempt(step, inputs, Some(&emulator)).await.map_err(|error| self.not_run(error))
     }
 
     /// Runs the step once.
@@ -246,7 +246,7 @@ impl ExecStep {
         let ran = self.run(spec, mounts.secrets.clone(), step).await;
         let secrets = std::mem::take(&mut mounts.secrets);
         drop(mounts);
-        let outcome = ran.map_err(|error| self.not_run(error))?;
+        let outcome = ran?;
         self.check_outcome(&outcome).map_err(|source| self.blame_disk(source))?;
         self.warn_of_leaks(&ingest, secrets, step).await?;
         let id = self.engine.new_layer_id();
@@ -286,11 +286,6 @@ impl ExecStep {
 
     /// A program that is missing is the step's fault, not the sandbox's.
     fn not_run(&self, error: OpError) -> OpError {
-        match error.downcast_ref::<RuntimeError>() {
-            // Whoever asked decides what to do about it.
-            Some(RuntimeError::ExecFormat { .. }) if foreign::is_foreign(&self.op.platform) => return error,
-            _ => {}
-        }
         match error.downcast_ref::<RuntimeError>().and_then(RuntimeError::exit_code) {
             Some(code) => self.failure(format!("exit code: {code}: {error}"), code),
             None => error,
