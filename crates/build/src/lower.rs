@@ -1,15 +1,18 @@
 //! From the Dockerfile's text to a definition, with its reports.
 
+mod merged;
+
 use crate::build::Environment;
 use crate::dockerfile::{Inputs, read_inputs};
 use crate::epoch::Asking;
 use crate::error::BuildError;
 use crate::images::{Images, LAYOUT_SCHEME};
 use crate::request::{BuildRequest, NamedContext};
+use merged::Merged;
 use rbuild_context::Ignore;
 use rbuild_event::{Event, Reporter};
 use rbuild_frontend::ast::Dockerfile;
-use rbuild_frontend::{Diagnostic, IgnoreRule, IgnoreRules, LowerOptions, Lowered, Outline};
+use rbuild_frontend::{Diagnostic, IgnoreRule, IgnoreRules, LowerOptions, Outline};
 use rbuild_ir::{Definition, Op};
 use rbuild_oci::Platform;
 use rbuild_op::Remote;
@@ -135,46 +138,6 @@ pub(crate) async fn all_stages(
         return Err(refused(&lowered.diagnostics, inputs, registry_failed));
     }
     Ok(lowered.remote_ops)
-}
-
-/// A Dockerfile lowered for each platform.
-#[derive(Default)]
-struct Merged {
-    /// In the order of the platforms; none if any of them has errors.
-    definitions: Vec<Definition>,
-    diagnostics: Vec<Diagnostic>,
-    outline: Option<Outline>,
-    remote_ops: Vec<Op>,
-}
-
-impl Merged {
-    fn of(all: Vec<Lowered>) -> Self {
-        let mut merged = Self::default();
-        let several = all.len() > 1;
-        let mut failed = false;
-        for lowered in all {
-            failed |= lowered.definition.is_none();
-            merged.definitions.extend(lowered.definition);
-            for diagnostic in lowered.diagnostics {
-                if !several || !merged.diagnostics.contains(&diagnostic) {
-                    merged.diagnostics.push(diagnostic);
-                }
-            }
-            merged.outline = merged.outline.or(lowered.outline);
-            for op in lowered.remote_ops {
-                if !merged.remote_ops.contains(&op) {
-                    merged.remote_ops.push(op);
-                }
-            }
-        }
-        if several {
-            merged.diagnostics.sort_by_key(|diagnostic| (!diagnostic.is_error(), diagnostic.lines.start));
-        }
-        if failed {
-            merged.definitions.clear();
-        }
-        merged
-    }
 }
 
 /// `options` are those of each platform.

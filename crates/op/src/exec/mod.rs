@@ -1,6 +1,7 @@
 //! RUN: a process in the parent's root; what it wrote is the layer.
 
 mod bind;
+mod binfmt;
 mod cache_mount;
 mod foreign;
 mod key;
@@ -205,20 +206,6 @@ impl Op for ExecStep {
 }
 
 impl ExecStep {
-    /// Runs the step, which the kernel would not, with an emulator.
-    async fn emulate(
-        &self,
-        step: &StepContext,
-        inputs: &Inputs<Root>,
-        refused: &foreign::Refused<'_>,
-    ) -> Result<Root, OpError> {
-        let Some(emulator) = refused.emulator(&self.engine.settings.emulators) else {
-            return Err(refused.failure(&self.op.args).into());
-        };
-        step.note(refused.remark(&emulator));
-        self.attempt(step, inputs, Some(&emulator)).await.map_err(|error| self.not_run(error))
-    }
-
     /// Runs the step once.
     async fn attempt(
         &self,
