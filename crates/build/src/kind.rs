@@ -63,7 +63,7 @@ pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
 
 fn of_operation(failure: &OpFailure) -> ErrorKind {
     match failure {
-        OpFailure::Process { .. } | OpFailure::Foreign { .. } => ErrorKind::Step,
+        OpFailure::Process { .. } | OpFailure::Foreign(_) => ErrorKind::Step,
         OpFailure::Canceled => ErrorKind::Canceled,
         OpFailure::NotAllowed { .. } => ErrorKind::Usage,
         OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,

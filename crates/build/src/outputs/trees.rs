@@ -12,6 +12,7 @@ use rbuild_tree::{LayerEntry, LayerEntryKind, Metadata, Timestamp, TreePath};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A tree to write.
 struct Part {
@@ -73,6 +74,9 @@ pub(super) async fn write_local(
         }
         for (part, place) in &places {
             rbuild_snapshot::export_tree(&*part.view, place, epoch)?;
+            if let (Some(seconds), Some(_)) = (epoch.and_then(|seconds| seconds.try_into().ok()), &part.dir) {
+                std::fs::File::open(place)?.set_modified(UNIX_EPOCH + Duration::from_secs(seconds))?;
+            }
         }
         Ok(())
     })

@@ -4,7 +4,7 @@
 //! first process is executed by an emulator of QEMU's, if there is one on this machine.
 
 use super::{ExecStep, binfmt};
-use crate::error::OpFailure;
+use crate::error::{ForeignProgram, OpFailure};
 use crate::layer::Root;
 use rbuild_oci::Platform;
 use rbuild_runtime::{MountKind, MountSpec, RuntimeError, Spec};
@@ -69,14 +69,13 @@ impl<'a> Refused<'a> {
 
     /// That nothing executes it.
     pub(super) fn failure(&self, args: &[String]) -> OpFailure {
-        OpFailure::Foreign {
+        OpFailure::Foreign(Box::new(ForeignProgram {
             command: args.join(" "),
             program: self.program.clone(),
-            platform: self.platform.to_string(),
-            architecture: self.platform.architecture.clone(),
-            host: Platform::host().to_string(),
+            platform: self.platform.clone(),
+            host: Platform::host(),
             lacks: binfmt::lacks(&self.platform.architecture),
-        }
+        }))
     }
 }
 

@@ -165,6 +165,11 @@ fn files_are_split_by_platform() {
     assert_eq!(read("plain/arch"), "64\n");
     assert_eq!(context.rbuild(&["images", "-q"]).ok().stdout, "");
 
+    let epoch = ["--build-arg=SOURCE_DATE_EPOCH=86400", "-o", "epoch"];
+    context.build(&[&platforms[..], &epoch].concat()).ok();
+    let modified = std::fs::metadata(context.path("epoch/linux_amd64")).unwrap().modified().unwrap();
+    assert_eq!(modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(), 86_400);
+
     // Without a split, trees that share directories only are merged.
     context.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY ${TARGETARCH} /files/${TARGETARCH}\n");
     let merged = ["-o", "type=local,dest=m,platform-split=0", "-o", "type=tar,dest=m.tar,platform-split=0"];
