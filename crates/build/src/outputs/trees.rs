@@ -52,18 +52,17 @@ pub(super) async fn write_local(
     step: &StepContext,
 ) -> Result<(), BuildError> {
     let parts = parts(build, split, step).await?;
-    let created = |dir: &Path| {
-        std::fs::create_dir_all(dir).map_err(|source| BuildError::Io {
-            action: "cannot create",
-            path: dir.display().to_string(),
-            source,
-        })
-    };
+    let created =
+        |dir: &Path| std::fs::create_dir_all(dir).map_err(|source| failed("cannot create", dir, source));
     created(dir)?;
     let (dir, epoch) = (dir.to_owned(), build.epoch);
     let mut places = Vec::new();
     for part in parts {
         let place = part.dir.as_ref().map_or_else(|| dir.clone(), |name| dir.join(name));
+        if part.dir.is_some() && place.is_symlink() {
+            // As everywhere below the destination, a link is replaced and not followed.
+            std::fs::remove_file(&place).map_err(|source| failed("cannot replace", &place, source))?;
+        }
         created(&place)?;
         places.push((part, place));
     }
@@ -74,13 +73,18 @@ pub(super) async fn write_local(
         }
         for (part, place) in &places {
             rbuild_snapshot::export_tree(&*part.view, place, epoch)?;
-            if let (Some(seconds), Some(_)) = (epoch.and_then(|seconds| seconds.try_into().ok()), &part.dir) {
-                std::fs::File::open(place)?.set_modified(UNIX_EPOCH + Duration::from_secs(seconds))?;
+            let time = epoch.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+            if let Some(time) = time.filter(|_| part.dir.is_some()) {
+                std::fs::File::open(place)?.set_modified(UNIX_EPOCH + time)?;
             }
         }
         Ok(())
     })
     .await
+}
+
+fn failed(action: &'static str, path: &Path, source: std::io::Error) -> BuildError {
+    BuildError::Io { action, path: path.display().to_string(), source }
 }
 
 /// Writes the trees as one tar.

@@ -165,10 +165,16 @@ fn files_are_split_by_platform() {
     assert_eq!(read("plain/arch"), "64\n");
     assert_eq!(context.rbuild(&["images", "-q"]).ok().stdout, "");
 
+    // A link in the place of a platform's directory is not followed.
+    std::fs::create_dir_all(context.path("epoch")).unwrap();
+    std::fs::create_dir(context.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(context.path("elsewhere"), context.path("epoch/linux_arm_v7")).unwrap();
     let epoch = ["--build-arg=SOURCE_DATE_EPOCH=86400", "-o", "epoch"];
     context.build(&[&platforms[..], &epoch].concat()).ok();
     let modified = std::fs::metadata(context.path("epoch/linux_amd64")).unwrap().modified().unwrap();
     assert_eq!(modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(), 86_400);
+    assert_eq!(read("epoch/linux_arm_v7/arch"), "32\n");
+    assert_eq!(std::fs::read_dir(context.path("elsewhere")).unwrap().count(), 0);
 
     // Without a split, trees that share directories only are merged.
     context.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY ${TARGETARCH} /files/${TARGETARCH}\n");
