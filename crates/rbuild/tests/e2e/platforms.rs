@@ -139,7 +139,7 @@ fn warnings_are_given_once() {
     assert_eq!(platforms, ["linux/arm64", "linux/s390x"]);
 }
 
-/// A-054, D-025: files of each platform below a directory of its own.
+/// A-054, D-024 to D-026: files of each platform below a directory of its own.
 #[test]
 fn files_are_split_by_platform() {
     let context = TestContext::of("FROM scratch\nARG TARGETARCH\nCOPY ${TARGETARCH} /arch\nCOPY common /\n");
@@ -186,7 +186,7 @@ fn files_are_split_by_platform() {
     assert_eq!(paths, ["files", "files/amd64", "files/arm"]);
 }
 
-/// B-027, B-033
+/// B-027, B-033, D-027
 #[test]
 fn a_layout_has_the_index_and_docker_cannot() {
     let context = project();
