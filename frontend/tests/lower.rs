@@ -296,7 +296,7 @@ fn a_094_devices_are_in_the_step() {
 }
 
 #[test]
-fn undeclared_proxies_reach_the_process_only() {
+fn proxies_reach_the_process_only_unless_declared() {
     let options = LowerOptions { build_args: vec![("https_proxy".into(), "p".into())], ..options() };
     let exec = |text: &str| {
         let definition = lowered(text, &options).unwrap();
@@ -311,7 +311,7 @@ fn undeclared_proxies_reach_the_process_only() {
     assert!(!undeclared.env.iter().any(|(name, _)| name == "https_proxy"));
     let declared = exec("FROM debian\nARG https_proxy\nRUN x\n");
     assert!(declared.env.contains(&("https_proxy".into(), "p".into())));
-    assert_eq!(declared.proxy_env.len(), 1);
+    assert_eq!(declared.proxy_env.len(), 2);
 }
 
 #[test]

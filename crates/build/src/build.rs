@@ -124,6 +124,7 @@ async fn build_in(
     crate::entitlements::check(plan.vertices(), &request.entitlements, &inputs)?;
     let devices =
         crate::devices::grant(plan.vertices(), &environment.cdi_dirs, &request.entitlements, &inputs)?;
+    crate::cgroup::check(plan.vertices(), &mut request).await?;
     definitions.iter_mut().for_each(|definition| cache::drop_inherited(&mut definition.image));
     let targets: Vec<ImageResult> = definitions.into_iter().map(|definition| definition.image).collect();
     let platforms: Vec<Platform> = targets.iter().map(|image| image.platform.clone()).collect();
@@ -218,6 +219,7 @@ fn engine(
         resolv_conf: environment.resolv_conf.clone(),
         open_files: environment.open_files,
         shm_size: request.shm_size,
+        cgroup: request.cgroup.clone(),
         confidential: request.confidential.clone(),
         no_cache: request.no_cache.clone(),
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
@@ -312,7 +314,7 @@ impl Build {
                 export.cancel.cancel();
                 caches.stop().await;
                 shadow.settle().await;
-                let text = String::from_utf8_lossy(&inputs.text);
+                let text = rbuild_frontend::decode(&inputs.text);
                 return Err(BuildError::from_solve(error, &inputs.name, &text));
             }
         };

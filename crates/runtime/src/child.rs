@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, openat};
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 use rustix::process::{
     Gid, Pid, Resource, Rlimit as KernelRlimit, Signal, Uid, fchdir, getrlimit, pivot_root,
@@ -25,6 +26,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) mounts: &'a PreparedMounts,
     /// The machine's cgroups, for a privileged step.
     pub(crate) cgroups: Option<&'a OwnedFd>,
+    /// Files `cgroup.procs` of the step's own cgroups.
+    pub(crate) doors: &'a [OwnedFd],
     pub(crate) identity: &'a Identity,
     pub(crate) env: &'a [(String, String)],
     /// Set just before `execve`: what ends the process until then is no result of the program's.
@@ -49,6 +52,10 @@ fn prepare(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
 fn assemble(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
     let Plan { spec, root, .. } = plan;
     die_with_supervisor()?;
+    for door in plan.doors {
+        // Whoever writes is meant. Before anything else, so that nothing of the step is outside.
+        rustix::io::write(door, b"0").context("enter", "the step's cgroup")?;
+    }
     enter_root(root.as_fd(), spec)?;
     rustix::system::sethostname(spec.hostname.as_bytes()).context("set the host name", &spec.hostname)?;
     if spec.network == Network::None {
@@ -97,7 +104,7 @@ fn own_output(uid: u32) -> Result<(), RuntimeError> {
         }
         match rustix::fs::fchown(output, Some(Uid::from_raw(uid)), None) {
             // In a user namespace that doesn't have the pipe's owner it stays as it is.
-            Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
+            Err(Errno::PERM | Errno::INVAL) => {}
             other => other.context("give the user", format!("standard {name}"))?,
         }
     }
@@ -138,17 +145,26 @@ fn enter_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), RuntimeError> 
 }
 
 /// Makes the working directory in the bare root, where it becomes part of the layer unless a mount covers
-/// it. Never through what later is `/proc`, `/sys` or `/dev`.
-pub(crate) fn make_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), RuntimeError> {
+/// it. It belongs to the step's user, as do missing directories above it. Never through what later is `/proc`, `/sys`
+/// or `/dev`.
+pub(crate) fn make_directory(
+    root: BorrowedFd<'_>,
+    cwd: &str,
+    identity: &Identity,
+) -> Result<(), RuntimeError> {
     let first = cwd.split('/').find(|c| !c.is_empty() && *c != ".");
     if first.is_none_or(|c| ["proc", "sys", "dev", ".."].contains(&c))
         || open_in_root(root, cwd, OFlags::PATH).is_ok()
     {
         return Ok(());
     }
-    create_in_root(root, cwd, Leaf::Directory, &mut Vec::new())
-        .context("create the working directory", cwd)
-        .map(drop)
+    let mut made = Vec::new();
+    create_in_root(root, cwd, Leaf::Directory, &mut made).context("create the working directory", cwd)?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    made.iter()
+        .try_for_each(|created| chownat(&created.itself, "", Some(uid), Some(gid), flags))
+        .context("give the user the working directory", cwd)
 }
 
 fn resource(name: &str) -> Option<Resource> {
@@ -173,7 +189,7 @@ fn resource(name: &str) -> Option<Resource> {
     })
 }
 
-/// Never above the hard limit this process has: raising it takes CAP_SYS_RESOURCE, which may be missing.
+/// Above the hard limit that this process has only where it may raise it (CAP_SYS_RESOURCE).
 fn set_rlimit(limit: &Rlimit) -> Result<(), RuntimeError> {
     let name = &limit.resource;
     let resource = resource(name)
@@ -182,9 +198,12 @@ fn set_rlimit(limit: &Rlimit) -> Result<(), RuntimeError> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    let maximum = lower(limit.hard, getrlimit(resource).maximum);
-    let current = lower(limit.soft, maximum);
-    setrlimit(resource, KernelRlimit { current, maximum }).context("set resource limit", name)
+    let set = |maximum| setrlimit(resource, KernelRlimit { current: lower(limit.soft, maximum), maximum });
+    let done = match set(limit.hard) {
+        Err(Errno::PERM) => set(lower(limit.hard, getrlimit(resource).maximum)),
+        done => done,
+    };
+    done.context("set resource limit", name)
 }
 
 /// Lets programs that are executed keep the capabilities, whoever the user is.
@@ -214,7 +233,7 @@ fn drop_privileges(wanted: u64, identity: &Identity) -> Result<(), RuntimeError>
         }
         match rustix::thread::remove_capability_from_bounding_set(one) {
             // The first number the kernel does not know: there are no more.
-            Err(rustix::io::Errno::INVAL) => break,
+            Err(Errno::INVAL) => break,
             other => other.context("drop capability", bit.to_string())?,
         }
     }

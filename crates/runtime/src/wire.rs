@@ -62,6 +62,9 @@ pub struct Outcome {
     pub deadline: bool,
     /// The machine killed something for want of memory during a step that ended with SIGKILL or code 137.
     pub oom_hint: bool,
+    /// Processes that the kernel killed for want of memory in the step's own cgroup; 0 without one.
+    #[serde(default)]
+    pub oom_kills: u64,
     /// What it used.
     pub usage: Usage,
 }

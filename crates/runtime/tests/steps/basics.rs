@@ -79,7 +79,7 @@ fn working_directory() {
     let mut spec = bed.sh("pwd; stat -c '%a %u:%g' . ..; id -u");
     spec.cwd = "/srv/new/dir".to_owned();
     spec.user = "app".to_owned();
-    assert_eq!(bed.output_of(spec), "/srv/new/dir\n755 0:0\n755 0:0\n1000\n");
+    assert_eq!(bed.output_of(spec), "/srv/new/dir\n755 1000:1001\n755 1000:1001\n1000\n");
     assert!(bed.upper().contains(&"srv/new/dir/".to_owned()), "{:?}", bed.upper());
 }
 
@@ -130,7 +130,18 @@ fn umask_and_limits() {
     let mut spec = bed.sh("true");
     spec.rlimits = vec![limit("nofile", None, None)];
     bed.output_of(spec);
+    // raised where that is allowed, else as high as it goes.
     bed.fresh_upper();
+    let may_raise = rustix::thread::capabilities(None)
+        .is_ok_and(|own| own.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
+    if let Some(own) = rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum {
+        let mut spec = bed.sh("grep processes /proc/self/limits");
+        spec.rlimits = vec![limit("nproc", Some(1), Some(own + 1))];
+        let shown = bed.output_of(spec);
+        let hard = if may_raise { own + 1 } else { own };
+        assert!(shown.contains(&format!(" {hard} ")), "{shown}");
+        bed.fresh_upper();
+    }
     let mut spec = bed.sh("true");
     spec.rlimits = vec![limit("bogus", None, None)];
     assert!(bed.run(spec).err().unwrap().to_string().contains("unknown resource limit bogus"));
