@@ -39,7 +39,7 @@ pub(crate) struct Plan<'a> {
 pub(crate) fn become_step(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> RuntimeError {
     match prepare(plan, stubs) {
         Err(e) => e,
-        Ok(()) => exec::run(&plan.spec.args, plan.env, plan.ready),
+        Ok(()) => exec::run(plan.spec, plan.env, plan.ready),
     }
 }
 
