@@ -196,7 +196,11 @@ fn a_base_image_of_another_tool() {
     context.file("Dockerfile", "FROM odd AS base\nFROM scratch\nCOPY --from=base / /copy/\n");
     let args = ["--build-context", given.as_str()];
     let image = context.image(&args);
-    assert_eq!(shape(&image, "copy/"), MERGED);
+    // A copied block device is a character device.
+    let copied = MERGED
+        .iter()
+        .map(|line| if line.starts_with('b') { line.replacen('b', "c", 1) } else { (*line).to_owned() });
+    assert_eq!(shape(&image, "copy/"), copied.collect::<Vec<_>>());
     assert_eq!(image.entry("copy/capable").xattrs["security.capability"], CAPABILITY);
     assert_eq!(image.entry("copy/capable").xattrs.len(), 1, "{:?}", image.entry("copy/capable").xattrs);
     assert_eq!(image.entry("copy/a/z").hard_link.as_deref(), Some("copy/a/x"));
@@ -242,8 +246,10 @@ RUN [\"busybox\", \"ln\", \"/dir-to-file\", \"/linked\"]
     assert_eq!(layer(5), ["nodes", "nodes/.wh.null", ".wh.o"]);
     assert_eq!(layer(6), ["a", "a/.wh.z", "file-to-dir", "file-to-dir/inner"]);
     assert_eq!((image.text("file-to-dir/inner"), image.entry("file-to-dir/inner").mode), ("x", 0o4755));
-    assert_eq!(layer(7), ["dir-to-file", "linked"]);
-    assert_eq!(image.entry("linked").hard_link.as_deref(), Some("dir-to-file"));
+    // What has only got another name is unchanged: the name is a file of its own.
+    assert_eq!(layer(7), ["linked"]);
+    assert_eq!(image.entry("linked").hard_link, None);
+    assert_eq!(image.text("linked"), image.text("dir-to-file"));
 }
 
 /// B-002, A-134, A-065: what is inherited from a base image's configuration.

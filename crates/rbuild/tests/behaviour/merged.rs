@@ -401,7 +401,7 @@ RUN mkdir -p /out/a && chown 5:6 /out/a && chmod 1777 /out
 COPY --parents --chown=3:4 a/b/f /out/
 COPY --parents --chmod=640 a/b/f /octal/
 COPY --parents --exclude=**/*.log a /kept/
-COPY --link --exclude=*.log --chown=daemon a/b /linked
+COPY --link --exclude=*.log --chown=1:1 a/b /linked
 COPY --chmod=o-r,u+x --exclude=f a/b /symbolic/
 ",
     );
