@@ -261,7 +261,10 @@ fn names_of_users_that_cannot_be_looked_up() {
     let cases = [
         ("FROM base\nCOPY --link --chown=daemon f /f\n", ["--chown=daemon with --link", "give numbers"]),
         ("FROM base\nADD --link --chown=1:daemon f /f\n", ["--chown=1:daemon with --link", "give numbers"]),
-        ("FROM scratch\nCOPY --chown=daemon f /f\n", ["--chown=daemon: there is no /etc/passwd", "give numbers"]),
+        (
+            "FROM scratch\nCOPY --chown=daemon f /f\n",
+            ["--chown=daemon: there is no /etc/passwd", "give numbers"],
+        ),
         ("FROM scratch\nUSER daemon\nWORKDIR /w\n", ["USER daemon: there is no /etc/passwd", "give numbers"]),
     ];
     for (dockerfile, words) in cases {
