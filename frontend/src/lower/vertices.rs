@@ -113,6 +113,8 @@ impl Vertices {
             }
             steps.push(match &made.vertex.op {
                 Op::Exec(exec) => format!("mount / from exec {}", exec.args.join(" ")),
+                // Of a context's files BuildKit has no words that mean anything elsewhere.
+                _ if made.vertex.lines == (0..0) => String::new(),
                 _ => "fileop target".to_owned(),
             });
             next = made.vertex.parent.and(made.edges.first().copied());

@@ -307,6 +307,9 @@ fn origins_of_layers() {
     );
     assert_eq!(build("FROM scratch\nCOPY a /\n").definition.image.origins, ["", "fileop target"]);
     assert!(build("FROM scratch\nENV a=b\n").definition.image.origins.is_empty());
+    let local = with_contexts(&[("debian", NamedContext::Local)]);
+    let built = build_with("FROM debian\nCOPY a /\n", &local);
+    assert_eq!(built.definition.image.origins, ["", "", "fileop target"]);
 }
 
 ///

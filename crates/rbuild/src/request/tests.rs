@@ -118,9 +118,10 @@ fn labels_and_platforms() {
     let labels = request("--label a=1=2 --label b --label a=3").labels;
     let own = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     assert_eq!(labels, [own("a", "1=2"), own("b", ""), own("a", "3")]);
-    assert_eq!(request("--platform local").platform, Some(Platform::host()));
-    assert_eq!(request("--platform linux/aarch64").platform.unwrap().to_string(), "linux/arm64");
-    assert!(problem("--platform linux/amd64,linux/arm64 .").contains("several platforms"));
+    assert_eq!(request("--platform local").platforms, [rbuild_oci::Platform::host()]);
+    assert_eq!(request("--platform linux/aarch64").platforms[0].to_string(), "linux/arm64");
+    let several = request("--platform linux/amd64,linux/arm64 --platform linux/amd64");
+    assert!(several.platforms.len() == 2 && several.makes_index());
     assert!(problem("--build-arg =1 .").contains("invalid --build-arg"));
 }
 
