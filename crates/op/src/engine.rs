@@ -18,7 +18,7 @@ use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store
 use rbuild_tree::{LayerEntry, LayerEntryKind, Metadata, Tree, TreePath};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::Semaphore;
@@ -91,6 +91,8 @@ pub struct Engine {
     pub(crate) settings: EngineSettings,
     /// Made when the first RUN needs it: it costs a mount.
     launcher: OnceLock<Launcher>,
+    /// Whether it was said that steps run without a system call filter.
+    pub(crate) unfiltered_said: AtomicBool,
     /// Unpacked archives that recipes refer to, kept to the end of the build.
     #[allow(dead_code, reason = "held for its Drop: the directories go with the build")]
     staged: Mutex<Vec<LayerIngest>>,
@@ -141,6 +143,7 @@ impl Engine {
             store,
             settings,
             launcher: OnceLock::new(),
+            unfiltered_said: AtomicBool::new(false),
             staged: Mutex::default(),
             fetcher,
             layers: Mutex::default(),

@@ -14,6 +14,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 use crate::error::Context;
 use crate::mounts::PreparedMounts;
 use crate::resolve::{Leaf, create_in_root, open_in_root};
+use crate::seccomp::Filter;
 use crate::stubs::Stub;
 use crate::user::Identity;
 use crate::{Network, Rlimit, RuntimeError, Spec, exec, sys, system};
@@ -27,6 +28,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) cgroups: Option<&'a OwnedFd>,
     pub(crate) identity: &'a Identity,
     pub(crate) env: &'a [(String, String)],
+    /// The system call filter, if the step has one.
+    pub(crate) filter: Option<&'a Filter>,
+    /// Takes the error number with which the kernel refused the filter.
+    pub(crate) unfiltered: &'a Cell<Option<i32>>,
     /// Set just before `execve`: what ends the process until then is no result of the program's.
     pub(crate) ready: &'a Cell<bool>,
 }
@@ -79,12 +84,22 @@ fn isolate(plan: &Plan<'_>) -> Result<(), RuntimeError> {
     umask(Mode::from_raw_mode(spec.umask & 0o777));
     sys::reset_signals();
     own_output(plan.identity.uid)?;
+    // As runc: without no_new_privs, which would take setuid programs their rights, it takes capabilities that go next.
+    install_filter(plan);
     drop_privileges(if spec.privileged { u64::MAX } else { spec.capabilities }, plan.identity)?;
     if spec.privileged {
         pass_on_capabilities()?;
     }
     // Changing the user has cleared it.
     die_with_supervisor()
+}
+
+/// A kernel without filters, or a container around this builder that forbids them, is no reason not to build: the step
+/// runs without one, and the builder is told.
+fn install_filter(plan: &Plan<'_>) {
+    if let Some(Err(refusal)) = plan.filter.map(Filter::install) {
+        plan.unfiltered.set(Some(refusal.raw_os_error().unwrap_or(libc::EIO)));
+    }
 }
 
 /// Gives the output's pipes to the step's user, as runc does: whoever is not root could not open `/dev/stdout` otherwise.

@@ -11,6 +11,7 @@ use rustix::process::{Signal, pidfd_send_signal, setsid, umask};
 
 use crate::child::{Plan, become_step, make_directory};
 use crate::error::Context;
+use crate::seccomp::Filter;
 use crate::stubs;
 use crate::wire::{self, ExitStatus, Outcome, Report, Usage};
 use crate::{Network, RuntimeError, Scratch, Spec, exec, mounts, overlay, sys, system, user};
@@ -39,10 +40,8 @@ pub fn init_main() -> ! {
     // Signals from the terminal are for the builder, which decides what becomes of the steps.
     let _ = setsid();
     umask(Mode::empty());
-    let order =
-        wire::receive::<Spec>(&mut control).and_then(|spec| Ok((spec, wire::receive_secrets(&mut control)?)));
-    let report = match order {
-        Ok((spec, secrets)) => run(&spec, &secrets, &control),
+    let report = match Order::receive(&mut control) {
+        Ok(order) => run(&order, &control),
         // The builder is gone before it said anything.
         Err(_) => sys::exit_now(MISUSE),
     };
@@ -51,7 +50,24 @@ pub fn init_main() -> ! {
     sys::exit_now(0)
 }
 
-fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
+/// What the builder sends.
+struct Order {
+    spec: Spec,
+    secrets: Vec<Vec<u8>>,
+    filter: Option<Filter>,
+}
+
+impl Order {
+    fn receive(control: &mut UnixStream) -> std::io::Result<Self> {
+        let spec = wire::receive(control)?;
+        let secrets = wire::receive_secrets(control)?;
+        let filter = Filter::from_bytes(&wire::receive_bytes(control)?);
+        Ok(Order { spec, secrets, filter })
+    }
+}
+
+fn run(order: &Order, control: &UnixStream) -> Report {
+    let Order { spec, secrets, filter } = order;
     spec.validate()?;
     let scratch = Scratch { upper: spec.upper.clone(), work: spec.work.clone() };
     let root = overlay::mount_chain(&spec.lower, Some(&scratch))?;
@@ -65,6 +81,7 @@ fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
     let env = exec::environment(spec, secrets, &identity.home)?;
 
     let ready = Cell::new(false);
+    let unfiltered = Cell::new(None);
     let plan = Plan {
         spec,
         root: &root,
@@ -72,6 +89,8 @@ fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
         cgroups: cgroups.as_ref(),
         identity: &identity,
         env: &env,
+        filter: filter.as_ref(),
+        unfiltered: &unfiltered,
         ready: &ready,
     };
     let mut failure = None;
@@ -89,7 +108,7 @@ fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
     let watched = watch(step.pidfd.as_fd(), control, spec.deadline_ms);
     let (status, usage) = sys::wait4(step.pid).context("wait for", "the step")?;
     stubs::clean(stubs);
-    let outcome = outcome(status, &usage, watched);
+    let outcome = Outcome { unfiltered: unfiltered.get(), ..outcome(status, &usage, watched) };
     match failure {
         Some(error) => Err(error),
         // Killed between birth and `execve`, where only an outsider, or the builder's end, can do it.
@@ -173,6 +192,7 @@ fn outcome(status: libc::c_int, usage: &libc::rusage, watched: Watched) -> Outco
         status,
         killed: watched.killed,
         deadline: watched.deadline,
+        unfiltered: None,
         oom_hint: unexplained && watched.ooms.is_some_and(|before| oom_kills() > before),
         usage: Usage {
             user_us: micros(usage.ru_utime),

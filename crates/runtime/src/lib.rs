@@ -24,7 +24,7 @@
 //!
 //! before any thread, runtime or argument parser is started.
 //!
-//! Seams: user namespaces, seccomp and cgroups are not implemented; [`Spec`] holds their places.
+//! Seams: user namespaces and cgroups are not implemented; [`Spec`] holds their places.
 //! Without a device cgroup, `nodev` on everything a step can write to is what keeps it from the machine's
 //! disks (`system.rs`).
 #![allow(
@@ -40,6 +40,7 @@ mod launch;
 mod mounts;
 mod overlay;
 mod resolve;
+mod seccomp;
 mod spec;
 mod stubs;
 mod sys;

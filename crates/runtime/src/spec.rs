@@ -70,7 +70,7 @@ pub struct Spec {
     pub deadline_ms: Option<u64>,
     /// User namespace of the step.
     pub userns: UserNamespace,
-    /// System call filter of the step.
+    /// System call filter of the step; a privileged one has none.
     pub seccomp: Seccomp,
 }
 
@@ -99,7 +99,7 @@ impl Spec {
             rlimits: Vec::new(),
             deadline_ms: None,
             userns: UserNamespace::None,
-            seccomp: Seccomp::None,
+            seccomp: Seccomp::Docker,
         }
     }
 
@@ -216,8 +216,11 @@ pub enum UserNamespace {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Seccomp {
-    /// No filter.
+    /// Docker's default profile, as far as `capabilities` let it apply. Steps of hosts other than x86_64 and aarch64, and
+    /// those where the kernel refuses ([`Outcome::unfiltered`](crate::Outcome::unfiltered)), have no filter.
     #[default]
+    Docker,
+    /// No filter.
     None,
 }
 

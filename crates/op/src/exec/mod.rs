@@ -25,6 +25,7 @@ use rbuild_store::LayerIngest;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 /// Host name of a step that was given none.
@@ -218,12 +219,24 @@ impl ExecStep {
         let secrets = std::mem::take(&mut mounts.secrets);
         drop(mounts);
         let outcome = ran.map_err(|error| self.not_run(error))?;
+        self.warn_of_missing_filter(&outcome, step);
         self.check_outcome(&outcome).map_err(|source| self.blame_disk(source))?;
         self.warn_of_leaks(&ingest, secrets, step).await?;
         let id = self.engine.new_layer_id();
         let dir = self.engine.store.commit_layer_dir(ingest, &id)?;
         let layer = self.engine.intern(Layer::executed(id, SystemTime::now(), dir));
         Ok(parent.with(layer))
+    }
+
+    /// Once a build: the reason is the machine's, and the same for every step.
+    fn warn_of_missing_filter(&self, outcome: &Outcome, step: &StepContext) {
+        let Some(errno) = outcome.unfiltered else { return };
+        if !self.engine.unfiltered_said.swap(true, Ordering::Relaxed) {
+            let reason = std::io::Error::from_raw_os_error(errno);
+            let text =
+                format!("RUN steps run without a system call filter, which the kernel refused: {reason}");
+            step.reporter.report(rbuild_event::Event::Warning { text });
+        }
     }
 
     /// A program that failed on a full disk most likely failed because of it. To be asked before what it wrote is removed.

@@ -142,6 +142,23 @@ RUN (touch /sys/x; echo 1 > /proc/sys/kernel/panic) 2>&1 | sort > /refused
     );
 }
 
+/// A-078: what Docker's profile refuses fails as it does there, whatever the capabilities; the rest works.
+#[test]
+fn system_calls_are_filtered() {
+    let site = site!("system_calls_are_filtered");
+    let image = site.context().image_of(
+        "FROM busybox
+RUN grep -E '^Seccomp:' /proc/self/status > /status; mkdir /m
+RUN (unshare -U true; mount -t tmpfs none /m; umount /proc; hostname other; dmesg) 2>&1 | sed 's/.*: //' > /refused
+RUN linux32 true && chroot / true && mknod /node p && chown 1:1 /node && su nobody -s /bin/sh -c true && echo works > /works
+",
+    );
+    assert_eq!(image.text("status"), "Seccomp:\t2\n");
+    let no = "Operation not permitted\n";
+    assert_eq!(image.text("refused"), format!("{no}permission denied (are you root?)\n{no}{no}{no}"));
+    assert_eq!(image.text("works"), "works\n");
+}
+
 /// A-079: nothing of a mount is left, not even a newer time on the directory that held it.
 #[test]
 fn mount_points_vanish_without_a_trace() {

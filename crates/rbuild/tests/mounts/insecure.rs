@@ -23,6 +23,19 @@ fn a_093_insecure_steps_have_to_be_allowed() {
     bed.builds("RUN --security=sandbox mkdir /m; ! mount -t tmpfs none /m");
 }
 
+/// the filter of system calls is for the others.
+#[test]
+fn a_093_insecure_steps_have_no_filter() {
+    let Some(bed) = bed("a_093_insecure_steps_have_no_filter") else { return };
+    let allow = ["--allow", "security.insecure"];
+    let step = "busybox unshare -U true && grep ^Seccomp: /proc/self/status >/state";
+    let files = bed.files(&format!("RUN --security=insecure {step}"), &allow);
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find(|line| line.starts_with("Seccomp:")).unwrap();
+    assert_eq!(fs::read_to_string(files.join("state")).unwrap().trim_end(), own);
+    bed.build(&format!("RUN {step}"), &allow).failed_with("Operation not permitted");
+}
+
 ///
 #[test]
 fn a_093_devices_work_in_insecure_steps_only() {

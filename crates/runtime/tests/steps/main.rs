@@ -4,6 +4,7 @@
 mod attacks;
 mod basics;
 mod common;
+mod filter;
 mod layers;
 mod lifetime;
 mod sandbox;
@@ -20,7 +21,8 @@ fn main() {
     {
         lifetime::victim(dir);
     }
-    let all = [basics::TESTS, sandbox::TESTS, attacks::TESTS, layers::TESTS, lifetime::TESTS].concat();
+    let all = [basics::TESTS, sandbox::TESTS, filter::TESTS, attacks::TESTS, layers::TESTS, lifetime::TESTS]
+        .concat();
     let filters: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
     if args.iter().any(|a| a == "--list") {
         all.iter().for_each(|(name, _)| println!("{name}: test"));
