@@ -3,14 +3,12 @@
 use crate::bridge::blocking;
 use crate::engine::Engine;
 use crate::implied::Place;
-use crate::layer::{Layer, since_epoch};
+use crate::layer::{Layer, row_of_new_dir};
 use rbuild_oci::Digest;
 use rbuild_snapshot::{ChainView, Recipe, tree_entries};
 use rbuild_solver::{OpError, StepContext};
-use rbuild_store::LayerKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// Longest chain that is mounted as it is; overlayfs takes 500 directories.
 const MAX_DIRS: usize = 450;
@@ -62,16 +60,7 @@ impl Engine {
             let ingest = store.new_layer_dir()?;
             rbuild_snapshot::materialize(&recipe, &ingest.upper)?;
             let dir = store.commit_layer_dir(ingest, &id)?;
-            let (created, created_nanos) = since_epoch(SystemTime::now());
-            store.put_layer(rbuild_store::Layer {
-                id,
-                kind: LayerKind::Written,
-                content_digest: None,
-                created,
-                created_nanos,
-                bytes: 0,
-                has_dir: true,
-            })?;
+            store.put_layer(row_of_new_dir(id))?;
             Ok(dir)
         })
         .await

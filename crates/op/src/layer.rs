@@ -4,7 +4,7 @@ use crate::engine::PackedLayer;
 use crate::fetch::PulledLayer;
 use rbuild_oci::Digest;
 use rbuild_snapshot::{ChainView, Recipe};
-use rbuild_store::LayerId;
+use rbuild_store::{LayerId, LayerKind};
 use rbuild_tree::TreePath;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -165,6 +165,20 @@ impl Root {
 pub(crate) fn since_epoch(time: SystemTime) -> (i64, u32) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
+}
+
+/// The store's row of a layer that has just been written into a directory of the store.
+pub(crate) fn row_of_new_dir(id: LayerId) -> rbuild_store::Layer {
+    let (created, created_nanos) = since_epoch(SystemTime::now());
+    rbuild_store::Layer {
+        id,
+        kind: LayerKind::Written,
+        content_digest: None,
+        created,
+        created_nanos,
+        bytes: 0,
+        has_dir: true,
+    }
 }
 
 /// The inverse of [`since_epoch`].

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use rbuild_oci::Digest;
 use rbuild_tree::{
     DataRef, DataSource, FileKind, Metadata, PathError, Timestamp, Tree, TreePath, hash_file, is_absent,
-    metadata_at, metadata_of_dir, open_regular, read_names, stat_at,
+    metadata_at, metadata_of_dir, open_regular, read_names, stat_at, walk_from,
 };
 use rustix::fs::{FileType, Mode, OFlags, openat};
 use std::collections::HashMap;
@@ -360,26 +360,10 @@ impl Tree for ChainView {
     }
 
     fn walk(&self, start: &TreePath) -> io::Result<Vec<(TreePath, Metadata)>> {
-        let mut found = Vec::new();
-        let mut pending = vec![start.clone()];
-        while let Some(dir) = pending.pop() {
-            if let Some(merged) = self.merged(&dir)?
-                && let Some(alone) = self.walk_alone(&dir, &merged)?
-            {
-                found.extend(alone);
-                continue;
-            }
-            for name in self.read_dir(&dir)? {
-                let path = dir.join(&name);
-                let Some(meta) = self.lstat(&path)? else { continue };
-                if meta.is_dir() {
-                    pending.push(path.clone());
-                }
-                found.push((path, meta));
-            }
-        }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(found)
+        walk_from(self, start, |dir| match self.merged(dir)? {
+            Some(merged) => self.walk_alone(dir, &merged),
+            None => Ok(None),
+        })
     }
 
     fn digests(&self, files: &[(TreePath, Metadata)]) -> io::Result<Vec<Digest>> {

@@ -234,7 +234,15 @@ impl Db {
     }
 }
 
+/// A new index is not waited for: whatever a power loss leaves of it is as good as none. On a disk with much to write the
+/// first build of a store would otherwise wait for all of it.
 fn create(connection: &mut Connection, layers: &[(Digest, i64)], empty: bool) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    make_schema(connection, layers, empty)?;
+    connection.execute_batch(CONNECTION)
+}
+
+fn make_schema(connection: &mut Connection, layers: &[(Digest, i64)], empty: bool) -> rusqlite::Result<()> {
     let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute_batch(SCHEMA)?;

@@ -52,20 +52,7 @@ pub trait Tree: Send + Sync {
     /// Every entry below `start` (without `start` itself) with its metadata, in [`TreePath`] order. Symlinks are not
     /// followed. Implementations on disk override this with a parallel walk.
     fn walk(&self, start: &TreePath) -> io::Result<Vec<(TreePath, Metadata)>> {
-        let mut found = Vec::new();
-        let mut pending = vec![start.clone()];
-        while let Some(dir) = pending.pop() {
-            for name in self.read_dir(&dir)? {
-                let path = dir.join(&name);
-                let Some(meta) = self.lstat(&path)? else { continue };
-                if meta.is_dir() {
-                    pending.push(path.clone());
-                }
-                found.push((path, meta));
-            }
-        }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(found)
+        walk_from(self, start, |_| Ok(None))
     }
 
     /// Size, digest and place of a regular file's bytes, for a recipe. Implementations whose files cannot change (our
@@ -80,4 +67,30 @@ pub trait Tree: Send + Sync {
     fn digests(&self, files: &[(TreePath, Metadata)]) -> io::Result<Vec<Digest>> {
         files.iter().map(|(path, _)| self.digest(path)).collect()
     }
+}
+
+/// [`Tree::walk`] directory by directory. `whole` may answer for a directory with all that is below it.
+pub fn walk_from<T: Tree + ?Sized>(
+    tree: &T,
+    start: &TreePath,
+    mut whole: impl FnMut(&TreePath) -> io::Result<Option<Vec<(TreePath, Metadata)>>>,
+) -> io::Result<Vec<(TreePath, Metadata)>> {
+    let mut found = Vec::new();
+    let mut pending = vec![start.clone()];
+    while let Some(dir) = pending.pop() {
+        if let Some(all) = whole(&dir)? {
+            found.extend(all);
+            continue;
+        }
+        for name in tree.read_dir(&dir)? {
+            let path = dir.join(&name);
+            let Some(meta) = tree.lstat(&path)? else { continue };
+            if meta.is_dir() {
+                pending.push(path.clone());
+            }
+            found.push((path, meta));
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
 }

@@ -5,15 +5,15 @@ use super::command::Git;
 use super::git::Commit;
 use crate::bridge::blocking;
 use crate::error::OpFailure;
+use crate::layer::row_of_new_dir;
 use rbuild_ir::{GitOp, GitTime};
 use rbuild_oci::Digest;
 use rbuild_solver::{OpError, StepContext};
-use rbuild_store::{LayerId, LayerIngest, LayerKind};
+use rbuild_store::{LayerId, LayerIngest};
 use rbuild_tree::{DirTree, FileKind, Metadata, Tree as _, TreePath};
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// What decides the files of a checkout.
 pub(crate) fn preimage(op: &GitOp, commit: &Commit) -> Value {
@@ -69,24 +69,10 @@ impl Remote {
                 move_subdir(&op, &ingest)?;
             }
             let dir = store.commit_layer_dir(ingest, &id)?;
-            store.put_layer(row(id))?;
+            store.put_layer(row_of_new_dir(id))?;
             Ok(dir)
         });
         Ok((id, dir.await?))
-    }
-}
-
-/// The row of a checkout in the index.
-fn row(id: LayerId) -> rbuild_store::Layer {
-    let (created, created_nanos) = crate::layer::since_epoch(SystemTime::now());
-    rbuild_store::Layer {
-        id,
-        kind: LayerKind::Written,
-        content_digest: None,
-        created,
-        created_nanos,
-        bytes: 0,
-        has_dir: true,
     }
 }
 

@@ -131,22 +131,37 @@ fn unused_cache_gives_way() {
     whole(&context);
 }
 
-/// Runs a build while system calls fail now and then.
-fn with_faults(context: &TestContext, inject: &str) -> Run {
+/// Runs a build under strace with these expressions; what it saw is in the file `trace` of the context.
+fn traced(context: &TestContext, expressions: &[&str]) -> Run {
     let build = context.build_command(&["-t", "app"]);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o"]).arg(context.path("trace"));
-    strace.args([
-        "-e",
-        inject.split(':').next().unwrap().replace("inject=", "trace=").as_str(),
-        "-e",
-        inject,
-    ]);
+    strace.args(expressions.iter().flat_map(|expression| ["-e", *expression]));
     strace.arg(build.get_program()).args(build.get_args());
     strace.env_clear();
     strace.envs(build.get_envs().filter_map(|(name, value)| Some((name, value?))));
     strace.current_dir(context.path(""));
     run(strace, b"")
+}
+
+/// Runs a build while system calls fail now and then.
+fn with_faults(context: &TestContext, inject: &str) -> Run {
+    let traced_calls = inject.split(':').next().unwrap().replace("inject=", "trace=");
+    traced(context, &[&traced_calls, inject])
+}
+
+/// On a machine that has just written gigabytes, one fsync waits for all of them.
+#[test]
+fn a_first_build_does_not_wait_for_the_disk() {
+    let context = TestContext::of("FROM base\nRUN echo a > /a\nCOPY file /b/c\n");
+    context.file("file", "content");
+    if !traces(&context.path("probe")) {
+        skip("a_first_build_does_not_wait_for_the_disk", "strace cannot trace here");
+        return;
+    }
+    traced(&context, &["trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync", "signal=none"]).ok();
+    let trace = std::fs::read_to_string(context.path("trace")).unwrap();
+    assert!(!trace.contains("sync"), "{trace}");
 }
 
 fn traces(path: &Path) -> bool {
