@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, openat};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 use rustix::process::{
     Gid, Pid, Resource, Rlimit as KernelRlimit, Signal, Uid, fchdir, getrlimit, pivot_root,
@@ -13,7 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 use crate::error::Context;
 use crate::mounts::PreparedMounts;
-use crate::resolve::{Leaf, create_in_root, open_in_root};
+use crate::resolve::{Created, Leaf, create_in_root, open_in_root};
 use crate::seccomp::Filter;
 use crate::stubs::Stub;
 use crate::user::Identity;
@@ -152,18 +152,24 @@ fn enter_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), RuntimeError> 
     Ok(())
 }
 
-/// Makes the working directory in the bare root, where it becomes part of the layer unless a mount covers
-/// it. Never through what later is `/proc`, `/sys` or `/dev`.
-pub(crate) fn make_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), RuntimeError> {
+/// Makes the working directory in the bare root, where it becomes part of the layer, as the step's user's own as
+/// far as it was missing. Never through what later is `/proc`, `/sys` or `/dev`.
+pub(crate) fn make_directory(
+    root: BorrowedFd<'_>,
+    cwd: &str,
+    identity: &Identity,
+) -> Result<(), RuntimeError> {
     let first = cwd.split('/').find(|c| !c.is_empty() && *c != ".");
     if first.is_none_or(|c| ["proc", "sys", "dev", ".."].contains(&c))
         || open_in_root(root, cwd, OFlags::PATH).is_ok()
     {
         return Ok(());
     }
-    create_in_root(root, cwd, Leaf::Directory, &mut Vec::new())
-        .context("create the working directory", cwd)
-        .map(drop)
+    let mut made = Vec::new();
+    create_in_root(root, cwd, Leaf::Directory, &mut made).context("create the working directory", cwd)?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let own = |made: &Created| chownat(&made.itself, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
+    made.iter().try_for_each(own).context("give away the working directory", cwd)
 }
 
 fn resource(name: &str) -> Option<Resource> {

@@ -76,7 +76,7 @@ fn run(order: &Order, control: &UnixStream) -> Report {
     }
     let cgroups = if spec.privileged { system::host_cgroups() } else { None };
     let identity = user::resolve_in_root(root.as_fd(), &spec.user)?;
-    make_directory(root.as_fd(), &spec.cwd)?;
+    make_directory(root.as_fd(), &spec.cwd, &identity)?;
     let mounts = mounts::prepare(spec, secrets)?;
     let env = exec::environment(spec, secrets, &identity.home)?;
 

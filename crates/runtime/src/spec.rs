@@ -30,13 +30,13 @@ pub struct Spec {
     pub work: PathBuf,
     /// The program and its arguments. A program without `/` is looked up in the `PATH` of `env`.
     pub args: Vec<String>,
-    /// Environment, in order; of a name that appears twice the last value counts. `PATH` and `HOME` are added when absent.
+    /// Environment, in order; of a name that appears twice the last one counts. `PATH` and `HOME` are added when absent.
     pub env: Vec<(String, String)>,
     /// Further variables, after `env`, whose values are secrets: their places among those given to
     /// [`Launcher::spawn_with_secrets`](crate::Launcher::spawn_with_secrets).
     #[serde(default)]
     pub secret_env: Vec<(String, usize)>,
-    /// Working directory, absolute inside the root; created 0755 root:root when missing.
+    /// Working directory, absolute inside the root; created 0755 when missing, owned by `user` where no mount covers it.
     pub cwd: String,
     /// As `USER` is written: name or id, optionally `:group`. Empty is root. Resolved in the root's own files.
     pub user: String,

@@ -63,8 +63,6 @@ impl Lowering<'_, '_> {
         if let (Some(agent), None) = (agent, env.get("SSH_AUTH_SOCK")) {
             env.set("SSH_AUTH_SOCK", &agent.target);
         }
-        let mut proxy_env = args::proxies(options);
-        proxy_env.retain(|(name, _)| env.get(name).is_none());
         let mut ulimits = options.ulimits.clone();
         ulimits.sort();
         let hostname = options.hostname.as_deref().or(options.build_arg(HOSTNAME_ARG));
@@ -89,7 +87,8 @@ impl Lowering<'_, '_> {
             extra_host_names: options.extra_hosts.iter().map(|(name, _)| name.clone()).collect(),
             ulimits,
             platform: state.platform.clone(),
-            proxy_env,
+            // After ENV and ARG, over which it wins.
+            proxy_env: args::proxies(options),
             extra_hosts: options.extra_hosts.clone(),
         });
         let layer = self.add_layer(node, state, op, inputs.vertices(), name, lines);

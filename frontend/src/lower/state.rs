@@ -145,7 +145,7 @@ impl State {
             self.places = None;
         }
         for (name, value) in config_env(&self.config) {
-            self.env.set(name, value);
+            self.env.set_last(name, value);
         }
         if let Some(dir) = self.config.config.working_dir.clone().filter(|dir| !dir.is_empty()) {
             self.set_dir(&paths::workdir(&dir, &dir));
@@ -182,7 +182,7 @@ impl State {
 
     /// ENV: sets a variable of the config and of later steps.
     pub(super) fn set_env(&mut self, name: &str, value: &str) {
-        self.env.set(name, value);
+        self.env.set_last(name, value);
         let env = self.config.config.env.get_or_insert_default();
         let pair = format!("{name}={value}");
         let places = self.places.get_or_insert_with(|| {

@@ -46,7 +46,7 @@ fn environment() {
         [("A", "1"), ("B", "two words"), ("A", "3")].map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
     spec.user = "app".to_owned();
     let path = rbuild_runtime::DEFAULT_PATH;
-    assert_eq!(bed.output_of(spec), format!("A=3\nB=two words\nPATH={path}\nHOME=/home/app\n"));
+    assert_eq!(bed.output_of(spec), format!("B=two words\nA=3\nPATH={path}\nHOME=/home/app\n"));
     bed.fresh_upper();
     assert_eq!(bed.output("echo $$ $PWD"), "1 /\n");
 }
@@ -79,7 +79,7 @@ fn working_directory() {
     let mut spec = bed.sh("pwd; stat -c '%a %u:%g' . ..; id -u");
     spec.cwd = "/srv/new/dir".to_owned();
     spec.user = "app".to_owned();
-    assert_eq!(bed.output_of(spec), "/srv/new/dir\n755 0:0\n755 0:0\n1000\n");
+    assert_eq!(bed.output_of(spec), "/srv/new/dir\n755 1000:1001\n755 1000:1001\n1000\n");
     assert!(bed.upper().contains(&"srv/new/dir/".to_owned()), "{:?}", bed.upper());
 }
 
