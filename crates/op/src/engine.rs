@@ -63,6 +63,8 @@ pub struct EngineSettings {
     pub epoch: Option<i64>,
     /// `/etc/resolv.conf` of RUN steps.
     pub resolv_conf: String,
+    /// The same for those with `--network=host`.
+    pub resolv_conf_host: String,
     /// Soft limit of open files of RUN steps that no `--ulimit` says otherwise for.
     pub open_files: Option<u64>,
     /// Size of `/dev/shm` of RUN steps in bytes.

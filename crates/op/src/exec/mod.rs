@@ -66,7 +66,11 @@ impl ExecStep {
         spec.privileged = op.security == SecurityMode::Insecure;
         spec.hosts = hosts(&hostname, &op.extra_hosts);
         spec.hostname = hostname;
-        spec.resolv_conf = self.engine.settings.resolv_conf.clone();
+        let settings = &self.engine.settings;
+        spec.resolv_conf = match op.network {
+            NetworkMode::Host => settings.resolv_conf_host.clone(),
+            NetworkMode::Default | NetworkMode::None => settings.resolv_conf.clone(),
+        };
         spec.rlimits = op.ulimits.iter().filter_map(|text| rlimit(text)).collect();
         let open_files = self.engine.settings.open_files;
         if let Some(soft) =
@@ -121,21 +125,27 @@ impl ExecStep {
         OpFailure::Process { command: self.op.args.join(" "), reason, code }.into()
     }
 
-    /// exit codes and signals by name.
     fn check_outcome(&self, outcome: &Outcome) -> Result<(), OpError> {
         if outcome.deadline {
             return Err(self.failure("it took too long and was killed".into(), 137));
         }
-        let code = outcome.status.code();
-        let hint = if outcome.oom_hint { " (the machine ran out of memory meanwhile)" } else { "" };
-        match outcome.status {
-            ExitStatus::Exited(0) => Ok(()),
-            ExitStatus::Exited(code) => Err(self.failure(format!("exit code: {code}{hint}"), code)),
-            ExitStatus::Signaled { signal, .. } => {
-                Err(self.failure(format!("killed by signal {signal} (exit code: {code}){hint}"), code))
-            }
+        match failed(outcome) {
+            Some(reason) => Err(self.failure(reason, outcome.status.code())),
+            None => Ok(()),
         }
     }
+}
+
+/// how a step failed: its exit code, and the signal by number.
+fn failed(outcome: &Outcome) -> Option<String> {
+    let code = outcome.status.code();
+    let signal = match outcome.status {
+        ExitStatus::Exited(0) => return None,
+        ExitStatus::Exited(_) => String::new(),
+        ExitStatus::Signaled { signal } => format!(" (killed by signal {signal})"),
+    };
+    let memory = if outcome.oom_hint { " (the machine ran out of memory meanwhile)" } else { "" };
+    Some(format!("exit code: {code}{signal}{memory}"))
 }
 
 /// The one place that decides what network a step sees: until steps get networks of their own, `default` is the
@@ -280,6 +290,7 @@ impl ExecStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rbuild_runtime::Usage;
 
     #[test]
     fn hosts_name_the_step_and_what_was_added() {
@@ -288,6 +299,28 @@ mod tests {
             text,
             "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n"
         );
+    }
+
+    ///
+    #[test]
+    fn failures_begin_with_the_exit_code() {
+        let outcome = |status, oom_hint| Outcome {
+            status,
+            killed: false,
+            deadline: false,
+            oom_hint,
+            unfiltered: None,
+            usage: Usage::default(),
+        };
+        let killed = ExitStatus::Signaled { signal: 9 };
+        for (status, oom, want) in [
+            (ExitStatus::Exited(0), true, None),
+            (ExitStatus::Exited(7), false, Some("exit code: 7")),
+            (ExitStatus::Exited(137), true, Some("exit code: 137 (the machine ran out of memory meanwhile)")),
+            (killed, false, Some("exit code: 137 (killed by signal 9)")),
+        ] {
+            assert_eq!(failed(&outcome(status, oom)).as_deref(), want);
+        }
     }
 
     #[test]
