@@ -96,10 +96,17 @@ RUN grep -E '^(NoNewPrivs|CapEff|CapPrm|CapBnd|CapInh|CapAmb):' /proc/self/statu
 RUN (touch /sys/x; echo 1 > /proc/sys/kernel/panic) 2>&1 | sort > /refused
 ",
     );
-    let image = context.image(&["--add-host", "box:10.1.2.3", "--add-host", "six=::7"]);
+    let image = context.image(&[
+        "--add-host",
+        "box:10.1.2.3",
+        "--add-host",
+        "six=0:0::00A",
+        "--add-host",
+        "m=::ffff:1.2.3.4",
+    ]);
     assert_eq!(
         image.text("hosts"),
-        "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tbox\n::7\tsix\n"
+        "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tbox\n::a\tsix\n1.2.3.4\tm\n"
     );
     assert_eq!(image.text("name"), "buildkitsandbox\n");
     assert_eq!(
@@ -176,6 +183,10 @@ RUN --mount=type=tmpfs,target=/root/full/er touch /root/full/kept
     assert_eq!(image.layers[3], ["root", "root/full", "root/full/kept"]);
     let image = context.image_of("FROM scratch\nCOPY --from=busybox /bin /bin\nRUN [\"/bin/true\"]\n");
     assert_eq!(image.layers[1], ["dev", "proc", "sys"]);
+    for name in ["dev", "proc", "sys"] {
+        let entry = image.entry(name);
+        assert_eq!((entry.kind, entry.mode, entry.owner().as_str()), ('d', 0o755, "0:0"), "{name}");
+    }
 }
 
 /// A-080: limits are for every step, and none of them makes a step run again.
