@@ -153,12 +153,15 @@ fn enter_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), RuntimeError> 
 }
 
 /// Makes the working directory in the bare root, where it becomes part of the layer, as the step's user's own as
-/// far as it was missing. Never through what later is `/proc`, `/sys` or `/dev`.
+/// far as it was missing. Never through what later is `/proc`, `/sys` or `/dev`. What of it is on the way to a mount is
+/// a stub as well, which goes again if it stays empty.
 pub(crate) fn make_directory(
     root: BorrowedFd<'_>,
-    cwd: &str,
+    spec: &Spec,
     identity: &Identity,
+    stubs: &mut Vec<Stub>,
 ) -> Result<(), RuntimeError> {
+    let cwd = &spec.cwd;
     let first = cwd.split('/').find(|c| !c.is_empty() && *c != ".");
     if first.is_none_or(|c| ["proc", "sys", "dev", ".."].contains(&c))
         || open_in_root(root, cwd, OFlags::PATH).is_ok()
@@ -169,7 +172,16 @@ pub(crate) fn make_directory(
     create_in_root(root, cwd, Leaf::Directory, &mut made).context("create the working directory", cwd)?;
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     let own = |made: &Created| chownat(&made.itself, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
-    made.iter().try_for_each(own).context("give away the working directory", cwd)
+    made.iter().try_for_each(own).context("give away the working directory", cwd)?;
+    let parts = |path: &str| -> Vec<String> {
+        path.split('/').filter(|c| !c.is_empty() && *c != ".").map(str::to_owned).collect()
+    };
+    let (cwd_parts, targets) = (parts(cwd), spec.mounts.iter().map(|m| parts(&m.target)).collect::<Vec<_>>());
+    let existed = cwd_parts.len().saturating_sub(made.len());
+    let on_the_way = |depth: usize| targets.iter().any(|t| t.starts_with(&cwd_parts[..depth]));
+    let count = (existed + 1..=cwd_parts.len()).take_while(|depth| on_the_way(*depth)).count();
+    made.truncate(count);
+    Stub::record(made, stubs).context("record the working directory", cwd)
 }
 
 fn resource(name: &str) -> Option<Resource> {

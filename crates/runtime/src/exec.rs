@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use crate::{DEFAULT_PATH, RuntimeError, Spec, sys};
 
-/// The environment of the step: of each name the last value, in its place; `PATH` before secrets and `HOME` at
-/// the end when absent.
+/// The environment of the step: of each name the last value, in its place; `PATH` before secrets when
+/// absent, and `HOME` at the end when absent or empty.
 pub(crate) fn environment(
     spec: &Spec,
     secrets: &[Vec<u8>],
@@ -38,6 +38,7 @@ pub(crate) fn environment(
     let mut seen = HashSet::with_capacity(all.len());
     let mut env: Vec<_> = all.into_iter().rev().filter(|(name, _)| seen.insert(name.clone())).collect();
     env.reverse();
+    env.retain(|(name, value)| name != "HOME" || !value.is_empty());
     default(&mut env, "HOME", home);
     Ok(env)
 }

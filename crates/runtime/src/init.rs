@@ -76,7 +76,8 @@ fn run(order: &Order, control: &UnixStream) -> Report {
     }
     let cgroups = if spec.privileged { system::host_cgroups() } else { None };
     let identity = user::resolve_in_root(root.as_fd(), &spec.user)?;
-    make_directory(root.as_fd(), &spec.cwd, &identity)?;
+    let mut stubs = Vec::new();
+    make_directory(root.as_fd(), spec, &identity, &mut stubs)?;
     let mounts = mounts::prepare(spec, secrets)?;
     let env = exec::environment(spec, secrets, &identity.home)?;
 
@@ -94,7 +95,6 @@ fn run(order: &Order, control: &UnixStream) -> Report {
         ready: &ready,
     };
     let mut failure = None;
-    let mut stubs = Vec::new();
     let namespaces = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC

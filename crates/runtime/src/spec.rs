@@ -30,7 +30,8 @@ pub struct Spec {
     pub work: PathBuf,
     /// The program and its arguments. A program without `/` is looked up in the `PATH` of `env`.
     pub args: Vec<String>,
-    /// Environment, in order; of a name that appears twice the last one counts. `PATH` and `HOME` are added when absent.
+    /// Environment, in order; of a name that appears twice the last one counts. `PATH` and `HOME` are added when absent,
+    /// `HOME` also when empty.
     pub env: Vec<(String, String)>,
     /// Further variables, after `env`, whose values are secrets: their places among those given to
     /// [`Launcher::spawn_with_secrets`](crate::Launcher::spawn_with_secrets).

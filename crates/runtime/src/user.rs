@@ -79,9 +79,9 @@ pub fn resolve_user(spec: &str, passwd: &str, group: &str) -> Result<Identity, R
         (None, Some(uid)) => (uid, 0),
         (None, None) => return Err(missing("user", user, "passwd")),
     };
-    // runc, which is told the id only, takes the first account that has it.
-    let home = accounts(passwd).find(|a| a.uid == uid).map(|a| a.home).filter(|home| !home.is_empty());
-    let mut identity = Identity { uid, gid, groups: Vec::new(), home: home.unwrap_or("/").to_owned() };
+    // runc, which is told the id only, takes the first account that has it, and what that says, be it nothing.
+    let home = accounts(passwd).find(|a| a.uid == uid).map_or("/", |a| a.home);
+    let mut identity = Identity { uid, gid, groups: Vec::new(), home: home.to_owned() };
     if !group_spec.is_empty() {
         identity.gid = resolve_group(group_spec, group)?;
     } else if let Some(a) = &account {

@@ -11,7 +11,7 @@ fn a_077_environment() {
     type Pairs = &'static [(&'static str, &'static str)];
     let cases: [(Pairs, Pairs); 3] = [
         (&[], &[("PATH", DEFAULT_PATH), ("HOME", "/h")]),
-        (&[("HOME", ""), ("A", "1")], &[("HOME", ""), ("A", "1"), ("PATH", DEFAULT_PATH)]),
+        (&[("HOME", ""), ("A", "1")], &[("A", "1"), ("PATH", DEFAULT_PATH), ("HOME", "/h")]),
         (&[("A", "1"), ("PATH", "/p"), ("A", "2")], &[("PATH", "/p"), ("A", "2"), ("HOME", "/h")]),
     ];
     for (given, want) in cases {

@@ -22,7 +22,7 @@ fn a_069_table() {
         ("4242", id(4242, 0, &[0], "/")),
         ("4242:adm", id(4242, 4, &[4], "/")),
         ("4242:4242", id(4242, 4242, &[4242], "/")),
-        ("nohome", id(5, 5, &[5], "/")),
+        ("nohome", id(5, 5, &[5], "")),
         // A number is always an id, even when a user is called so.
         ("77", id(77, 0, &[0], "/")),
         // HOME goes by the id.
