@@ -35,7 +35,7 @@ impl Contexts {
             Some(dir) => contexts.add(MAIN, dir, inputs.ignore.take(), request, store)?,
             None => {
                 let tree = Arc::new(rbuild_snapshot::ChainView::new(Vec::new()));
-                contexts.sources.insert(MAIN.to_owned(), LocalSource { tree, ignore: None });
+                contexts.sources.insert(MAIN.to_owned(), LocalSource { tree, ignore: None, archive: false });
             }
         }
         for (name, context) in &request.named_contexts {
@@ -68,9 +68,9 @@ impl Contexts {
             path: dir.display().to_string(),
             source,
         })?;
-        let opened = Arc::new(opened.reset_owner(true).modes(request.context_modes));
+        let opened = Arc::new(opened.reset_owner(!passing).modes(request.context_modes));
         let tree = Arc::clone(&opened) as Arc<dyn rbuild_tree::Tree>;
-        self.sources.insert(name.to_owned(), LocalSource { tree, ignore });
+        self.sources.insert(name.to_owned(), LocalSource { tree, ignore, archive: passing });
         self.opened.push(opened);
         Ok(())
     }

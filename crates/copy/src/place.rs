@@ -50,13 +50,14 @@ pub fn place(
 }
 
 /// The layer that makes the directory `path` and its parents, mode 0755, where they are missing: empty when it exists.
+/// Without `owner` they are root's.
 pub fn mkdir_entries(
     tree: &dyn Tree,
     path: &str,
-    owner: (u32, u32),
+    owner: Option<(u32, u32)>,
     time: Timestamp,
 ) -> Result<Vec<LayerEntry>, CopyError> {
-    let options = PlaceOptions { chown: Some(owner), created_time: time, ..PlaceOptions::default() };
+    let options = PlaceOptions { chown: owner, created_time: time, ..PlaceOptions::default() };
     let mut placer = Placer::new(Some(tree), &options);
     let found = placer.view.resolve(&clamped(path)?)?;
     placer.make_dirs(&found.path)?;
@@ -83,14 +84,21 @@ impl<'a> Placer<'a> {
 
     /// Makes `path` and its parents where they are missing. `path` has no symlink in it.
     fn make_dirs(&mut self, path: &TreePath) -> Result<(), CopyError> {
-        let (uid, gid) = self.options.chown.unwrap_or((0, 0));
         let mode = Chmod::parent_mode(self.options.chmod.as_ref());
+        // What a directory with the set-group-ID bit hands down to those made in it, as mkdir(2) has it.
+        let (mut group, mut set_gid) = (0, 0);
         for dir in path.ancestors().chain([path.clone()]) {
             match self.view.stat(&dir)? {
-                Some(meta) if meta.is_dir() => {}
+                Some(meta) if meta.is_dir() => {
+                    set_gid = meta.mode & 0o2000;
+                    group = if set_gid == 0 { 0 } else { meta.gid };
+                }
                 Some(_) => return Err(CopyError::ParentNotDirectory(dir)),
                 None => {
+                    let (uid, gid) = self.options.chown.unwrap_or((0, group));
+                    let mode = mode | set_gid;
                     let meta = Metadata { mode, uid, gid, ..Metadata::directory(self.options.created_time) };
+                    group = gid;
                     self.view.put(dir, meta, None, None, None);
                 }
             }
@@ -123,8 +131,10 @@ impl<'a> Placer<'a> {
                     Some(_) => {}
                     None => self.make_dirs(&target)?,
                 }
-                if let Some(node) = self.view.node_mut(&target).filter(|node| node.created) {
-                    node.meta.mtime = root.mtime;
+                // Only its time is the source's, also when it was there.
+                if let Some(meta) = self.view.stat(&target)? {
+                    let timed = Metadata { mtime: root.mtime, ..meta.clone() };
+                    self.view.put(target.clone(), timed, None, None, Some(meta));
                 }
             }
         }

@@ -36,6 +36,9 @@ pub struct SelectOptions<'a> {
     pub exclude: Option<&'a Matcher>,
     /// `--parents`.
     pub parents: bool,
+    /// The source is a build context on this machine, whose files lose their `security.capability` on the way to BuildKit
+    /// (the receiver gives them an owner after it), and whose sockets are not sent.
+    pub local: bool,
     /// Asked when a source does not exist, to say why.
     pub excluded_by: Option<ExcludedBy<'a>>,
 }
@@ -51,11 +54,11 @@ pub fn exclude_matcher<S: AsRef<str>>(patterns: &[S]) -> Result<Matcher, CopyErr
 /// What one source argument means in `source`: the path or wildcard `path`, clamped to the root.
 ///
 /// A path that does not exist is [`CopyError::NotFound`], a wildcard without matches an empty selection. A symlink that
-/// is named or matched is followed; those below a directory are copied. Sockets are left out.
+/// is named or matched is followed; those below a directory are copied. A socket becomes an empty file.
 pub fn select(source: &dyn Tree, path: &str, options: &SelectOptions<'_>) -> Result<Selection, CopyError> {
     let (base, pattern) = if options.parents { pivot(path) } else { (path, None) };
     let include = pattern.map(|pattern| include_matcher(pattern, path)).transpose()?.flatten();
-    let (bases, wildcard) = expand(source, base)?;
+    let (bases, wildcard) = expand(source, base, options.excluded_by)?;
     let mut roots = Vec::new();
     for base in &bases {
         let found = resolve(source, base, true).map_err(io("resolve", base))?;
@@ -135,7 +138,7 @@ fn missing(tree: &dyn Tree, path: &TreePath, resolved: &TreePath, options: &Sele
 fn file_root(named: &TreePath, source: TreePath, meta: Metadata, options: &SelectOptions<'_>) -> Root {
     let name = named.file_name().map_or_else(OsString::new, ToOwned::to_owned);
     let mtime = meta.mtime;
-    let entries = if meta.kind == FileKind::Socket {
+    let entries = if meta.kind == FileKind::Socket && options.local {
         Vec::new()
     } else {
         vec![selected(TreePath::root(), source, meta, false, options)]
@@ -156,7 +159,16 @@ fn selected(
     if let Some(chmod) = options.chmod.filter(|_| meta.kind != FileKind::Symlink) {
         meta.mode = chmod.apply(meta.mode, meta.is_dir());
     }
-    Selected { dest, source, meta, data: None, hard_link_to: None, implied }
+    if options.local {
+        meta.xattrs.clear();
+    }
+    let mut data = None;
+    if meta.kind == FileKind::Socket {
+        meta.kind = FileKind::Regular;
+        meta.hard_link = None;
+        data = Some(DataRef { size: 0, digest: Some(Digest::of("")), source: DataSource::Inline([].into()) });
+    }
+    Selected { dest, source, meta, data, hard_link_to: None, implied }
 }
 
 /// The selected entries below the directory `root`. A directory that is left out itself comes when something in it is
@@ -177,7 +189,7 @@ fn below(
     let mut dirs: Vec<Dir> = Vec::new();
     for (source, meta) in candidates(tree, root, include)? {
         let Some(dest) = source.strip_prefix(root) else { continue };
-        if meta.kind == FileKind::Socket {
+        if meta.kind == FileKind::Socket && options.local {
             continue;
         }
         while dirs.last().is_some_and(|dir| !dest.starts_with(&dir.dest)) {
@@ -236,7 +248,7 @@ fn fill_data(tree: &dyn Tree, roots: &mut [Root]) -> Result<(), CopyError> {
     for root in &mut *roots {
         let mut names: HashMap<(u64, u64), usize> = HashMap::new();
         for i in 0..root.entries.len() {
-            if root.entries[i].meta.kind != FileKind::Regular {
+            if root.entries[i].meta.kind != FileKind::Regular || root.entries[i].data.is_some() {
                 continue;
             }
             let inode = root.entries[i].meta.hard_link;
@@ -258,7 +270,7 @@ fn fill_data(tree: &dyn Tree, roots: &mut [Root]) -> Result<(), CopyError> {
             root.entries.iter().filter_map(|entry| entry.hard_link_to.clone()).collect();
         for entry in &mut root.entries {
             entry.meta.hard_link = None;
-            if entry.meta.kind != FileKind::Regular {
+            if entry.meta.kind != FileKind::Regular || entry.data.is_some() {
                 continue;
             }
             if let Some(first) = &entry.hard_link_to {

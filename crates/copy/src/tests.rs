@@ -9,7 +9,9 @@ mod properties;
 mod select;
 
 use crate::*;
-use rbuild_tree::{DataSource, FileKind, LayerEntry, LayerEntryKind, MemTree, Timestamp, Tree, TreePath};
+use rbuild_tree::{
+    DataSource, FileKind, LayerEntry, LayerEntryKind, MemTree, Timestamp, Tree, TreePath, Xattrs,
+};
 
 pub(crate) const NOW: Timestamp = Timestamp { seconds: 1000, nanos: 0 };
 
@@ -19,7 +21,7 @@ pub(crate) fn path(text: &str) -> TreePath {
 
 /// Selects like COPY from a build context: owner 0:0.
 pub(crate) fn context_of(tree: &MemTree, source: &str) -> Selection {
-    let options = SelectOptions { ownership: Ownership::Set(0, 0), ..SelectOptions::default() };
+    let options = SelectOptions { ownership: Ownership::Set(0, 0), local: true, ..SelectOptions::default() };
     select(tree, source, &options).unwrap()
 }
 
@@ -118,11 +120,13 @@ pub(crate) fn paths(tree: &dyn Tree) -> Vec<String> {
 #[test]
 fn workdir_makes_what_is_missing() {
     let tree = MemTree::new().dir("srv").mode(0o700).owner(5, 5).symlink("link", "/srv").file("file", "");
-    let made = mkdir_entries(&tree, "/link/a/b", (7, 8), NOW).unwrap();
+    let made = mkdir_entries(&tree, "/link/a/b", Some((7, 8)), NOW).unwrap();
     assert_eq!(shown(&made), ["d700 5:5 0 /srv", "d755 7:8 1000 /srv/a", "d755 7:8 1000 /srv/a/b"]);
     for existing in ["/", "/srv", "/link", "link/"] {
-        assert!(mkdir_entries(&tree, existing, (7, 8), NOW).unwrap().is_empty(), "{existing}");
+        assert!(mkdir_entries(&tree, existing, Some((7, 8)), NOW).unwrap().is_empty(), "{existing}");
     }
-    let error = mkdir_entries(&tree, "/file/x", (0, 0), NOW).unwrap_err();
+    let made = mkdir_entries(&tree, "/a", None, NOW).unwrap();
+    assert_eq!(shown(&made), ["d755 0:0 1000 /a"]);
+    let error = mkdir_entries(&tree, "/file/x", None, NOW).unwrap_err();
     assert_eq!(error.to_string(), "mkdir /file: not a directory");
 }

@@ -30,8 +30,6 @@ pub(crate) struct Node {
     lower: Option<Metadata>,
     /// A directory that shows nothing of the lower tree below itself.
     pub(crate) fresh: bool,
-    /// Made by this instruction, not found.
-    pub(crate) created: bool,
     removed: bool,
 }
 
@@ -60,10 +58,6 @@ impl<'a> View<'a> {
 
     pub(crate) fn node(&self, path: &TreePath) -> Option<&Node> {
         self.index.get(path).map(|i| &self.nodes[*i])
-    }
-
-    pub(crate) fn node_mut(&mut self, path: &TreePath) -> Option<&mut Node> {
-        self.index.get(path).map(|i| &mut self.nodes[*i])
     }
 
     /// What is at `path` now.
@@ -147,14 +141,14 @@ impl<'a> View<'a> {
         if let Some(i) = self.index.get(&path).copied() {
             let node = &mut self.nodes[i];
             if meta.is_dir() && !was_dir {
-                (node.fresh, node.created) = (true, true);
+                node.fresh = true;
             }
             (node.meta, node.data, node.group) = (meta, data, group);
         } else {
             let fresh = meta.is_dir() && !was_dir;
             self.index.insert(path.clone(), self.nodes.len());
-            let (lower, created, removed) = (existing, fresh, false);
-            self.nodes.push(Node { path, meta, data, group, lower, fresh, created, removed });
+            let (lower, removed) = (existing, false);
+            self.nodes.push(Node { path, meta, data, group, lower, fresh, removed });
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::CopyError;
 use crate::error::{clamped, io};
+use crate::hint::{ExcludedBy, not_found};
 use rbuild_context::glob::{Glob, has_wildcards};
 use rbuild_tree::{Tree, TreePath, resolve};
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +11,13 @@ use std::os::unix::ffi::OsStrExt;
 ///
 /// The part before the first wildcard follows symlinks; what a wildcard goes through does not. Go's `[…]` may also
 /// match a `/`; here it is refused.
-pub(crate) fn expand(tree: &dyn Tree, source: &str) -> Result<(Vec<TreePath>, bool), CopyError> {
+///
+/// A wildcard may match nothing, but the directory that it is in must be there.
+pub(crate) fn expand(
+    tree: &dyn Tree,
+    source: &str,
+    excluded_by: Option<ExcludedBy<'_>>,
+) -> Result<(Vec<TreePath>, bool), CopyError> {
     let path = clamped(source)?;
     let text = String::from_utf8_lossy(path.as_bytes());
     if !has_wildcards(&text) {
@@ -18,10 +25,14 @@ pub(crate) fn expand(tree: &dyn Tree, source: &str) -> Result<(Vec<TreePath>, bo
     }
     let parts: Vec<&str> = text.split('/').collect();
     let fixed = parts.iter().take_while(|part| !has_wildcards(part)).count();
-    let start = clamped(&parts[..fixed].join("/"))?;
-    let start = resolve(tree, &start, true).map_err(io("resolve", &start))?;
-    if !start.meta.is_some_and(|meta| meta.is_dir()) {
-        return Ok((Vec::new(), true));
+    let named = clamped(&parts[..fixed].join("/"))?;
+    let start = resolve(tree, &named, true).map_err(io("resolve", &named))?;
+    match &start.meta {
+        Some(meta) if meta.is_dir() => {}
+        Some(_) => return Ok((Vec::new(), true)),
+        None => {
+            return Err(CopyError::NotFound(Box::new(not_found(tree, &named, &start.path, excluded_by))));
+        }
     }
     let globs: Result<Vec<_>, _> = parts[fixed..].iter().map(|part| Glob::new(part)).collect();
     let globs = globs.map_err(|_| CopyError::BadPattern { what: "source", pattern: source.to_owned() })?;

@@ -5,7 +5,7 @@ use crate::error::OpFailure;
 use rbuild_copy::{Root, RootKind, Selected, Selection};
 use rbuild_ir::{CopyOp, Source, Unpack};
 use rbuild_solver::OpError;
-use rbuild_tree::{DataRef, FileKind};
+use rbuild_tree::{DataRef, FileKind, Metadata, Timestamp};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -66,10 +66,33 @@ fn contents(engine: &Engine, root: &Root, file: File) -> Result<Selection, OpErr
     let selected = |entry: rbuild_layer::StagedEntry| Selected {
         source: entry.path.clone(),
         dest: entry.path,
-        meta: entry.meta,
+        meta: Metadata { mtime: bounded(entry.meta.mtime), ..entry.meta },
         data: entry.data,
         hard_link_to: entry.hard_link_to,
         implied: false,
     };
     Ok(rbuild_copy::select_archive(entries.into_iter().map(selected).collect()))
+}
+
+/// Last second that a time of an archive may be in: the end of 64-bit nanoseconds, in the year 2262.
+const LATEST: i64 = i64::MAX / 1_000_000_000;
+
+/// The time that an archive's entry gets: one before 1970 or after [`LATEST`] is the beginning of 1970, as it is for
+/// BuildKit.
+fn bounded(time: Timestamp) -> Timestamp {
+    if (0..=LATEST).contains(&time.seconds) { time } else { Timestamp::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// times are kept from 1970 to 2262.
+    #[test]
+    fn times_have_bounds() {
+        for (seconds, kept) in [(-1, 0), (0, 0), (1, 1), (LATEST, LATEST), (LATEST + 1, 0), (i64::MAX, 0)] {
+            assert_eq!(bounded(Timestamp { seconds, nanos: 5 }).seconds, kept, "{seconds}");
+        }
+        assert_eq!(bounded(Timestamp { seconds: 7, nanos: 5 }).nanos, 5);
+    }
 }

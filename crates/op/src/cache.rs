@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use rbuild_cache::{Cached, Importer, RemoteRecord};
 use rbuild_event::Reporter;
 use rbuild_oci::Digest;
-use rbuild_solver::{CacheEntry, CacheStore, Elsewhere, KeyGuard, OpError};
+use rbuild_solver::{Beneath, CacheEntry, CacheStore, Elsewhere, KeyGuard, OpError};
 use rbuild_store::{KeyLock, Record, Store, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,16 @@ impl LayerCache {
     /// The result of a record, unless a layer of it is lost.
     fn root(&self, record: &Record) -> Result<Option<Root>, OpError> {
         self.engine.root_of_chain(&record.chain)
+    }
+
+    async fn stands_on(&self, root: &Root, parent: Beneath<'_, Root>) -> Result<bool, OpError> {
+        let nothing = Root::new(Vec::new());
+        let parent = match parent {
+            Beneath::Anything => return Ok(true),
+            Beneath::Nothing => &nothing,
+            Beneath::Root(parent) => parent,
+        };
+        self.engine.same_content(&root.below_top(), parent, &self.engine.quiet_step()).await
     }
 
     /// Writes down a record of a cache elsewhere, so that the next build finds it here.
@@ -108,7 +118,7 @@ impl CacheStore<Root> for LayerCache {
         &self,
         operation: &Digest,
         inputs_digest: &Digest,
-        parent: Option<&Root>,
+        parent: Beneath<'_, Root>,
     ) -> Result<Option<Root>, OpError> {
         let store = &self.engine.store;
         let candidates = store.records_of_op(operation, CANDIDATES)?;
@@ -116,10 +126,7 @@ impl CacheStore<Root> for LayerCache {
             // Whether its layers are still here is known only by asking for it by name.
             let Some(record) = store.record(&candidate.key)? else { continue };
             let Some(root) = self.root(&record)? else { continue };
-            let Some(parent) = parent else {
-                return Ok(Some(root));
-            };
-            if self.engine.same_content(&root.below_top(), parent, &self.engine.quiet_step()).await? {
+            if self.stands_on(&root, parent).await? {
                 return Ok(Some(root));
             }
         }
@@ -141,20 +148,14 @@ impl CacheStore<Root> for LayerCache {
         &self,
         operation: &Digest,
         inputs_digest: &Digest,
-        parent: Option<&Root>,
+        parent: Beneath<'_, Root>,
     ) -> Result<Option<Elsewhere<Root>>, OpError> {
         let candidates = self.importer.records_of_operation(operation);
         let candidates = candidates.filter(|cached| cached.record.content_key == Some(*inputs_digest));
         let candidates: Vec<Cached<'_>> = candidates.take(CANDIDATES as usize).collect();
         for cached in candidates {
             let Some(output) = self.engine.imported_root(&cached) else { continue };
-            let same = match parent {
-                None => true,
-                Some(parent) => {
-                    self.engine.same_content(&output.below_top(), parent, &self.engine.quiet_step()).await?
-                }
-            };
-            if same {
+            if self.stands_on(&output, parent).await? {
                 self.remember_sources(&cached)?;
                 return Ok(Some(Elsewhere { output, origin: cached.cache.into() }));
             }

@@ -62,8 +62,12 @@ impl CopyStep {
                     let context =
                         context.ok_or_else(|| format!("internal error: no build context `{name}`"))?;
                     let excluded_by = |path: &TreePath| context.excluded_by(path);
-                    let options = Selecting::new(&op, true)?;
-                    let options = SelectOptions { excluded_by: Some(&excluded_by), ..options.options(&op) };
+                    let options = Selecting::new(&op, !context.archive)?;
+                    let options = SelectOptions {
+                        local: !context.archive,
+                        excluded_by: Some(&excluded_by),
+                        ..options.options(&op)
+                    };
                     found.push(place, rbuild_copy::select(&*context.tree, path, &options)?);
                 }
                 Ok(Arc::new(found))
@@ -187,12 +191,13 @@ impl Selecting {
             chmod: self.chmod.as_ref(),
             exclude: self.exclude.as_ref(),
             parents: op.parents,
+            local: false,
             excluded_by: None,
         }
     }
 }
 
-/// contexts are root's, other roots keep their owners; a --chown with names is looked up when placing.
+/// files of directories here are root's, those of archives and other roots keep their owners; a --chown with names is looked up when placing.
 fn ownership(op: &CopyOp, own: bool) -> Ownership {
     match &op.chown {
         Some(chown) => {

@@ -43,6 +43,8 @@ pub struct LocalSource {
     pub tree: Arc<dyn Tree>,
     /// The rules that excluded them, for explanations.
     pub ignore: Option<Arc<Ignore>>,
+    /// It was a tar archive: what that says of owners and capabilities counts, as it does in a stage.
+    pub archive: bool,
 }
 
 impl LocalSource {

@@ -40,8 +40,8 @@ impl Op for MkdirStep {
         let view = self.engine.view(inputs.parent.as_ref(), step).await?;
         let op = self.op.clone();
         let recipe = blocking(move || -> Result<Recipe, OpError> {
-            let owner =
-                if op.user.is_empty() { (0, 0) } else { rbuild_copy::resolve_owner(&*view, &op.user)? };
+            let named = Some(&op.user).filter(|user| !user.is_empty());
+            let owner = named.map(|user| rbuild_copy::resolve_owner(&*view, user)).transpose()?;
             let (seconds, nanos) = since_epoch(now);
             let time =
                 op.epoch.map_or(Timestamp { seconds, nanos }, |seconds| Timestamp { seconds, nanos: 0 });

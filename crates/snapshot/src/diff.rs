@@ -12,7 +12,7 @@ use std::io::{self, Read};
 /// What is to be done with an entry of the upper directory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
-    /// Same as below: only part of the layer as the parent, or another name, of something that is not.
+    /// Same as below: only part of the layer as the parent of something that is not.
     Same,
     Node,
     /// A directory that also hides what is below.
@@ -33,13 +33,13 @@ struct Open<'a> {
 /// The entries of the layer that `upper` is over the tree `lower`, as B-016 and B-017 want them: what was changed or
 /// added with all its parents, and whiteouts for what was removed. An entry that was copied up but is as before
 /// (containerd's rule: same mode, owner, device and capability; unless a directory, same size and modification time,
-/// or content where times have no nanoseconds) is left out. Sockets are skipped. The root is never an entry.
+/// or content where times have no nanoseconds) is left out, also where a new name was linked to it: that is a file of its
+/// own then, as in BuildKit's layers. Sockets are skipped. The root is never an entry.
 ///
 /// File data stays in `upper`, referred to without digest.
 pub fn diff_upper(upper: &DirLayer, lower: &dyn Tree) -> io::Result<Vec<LayerEntry>> {
     let walked = upper.tree().walk_select(&TreePath::root(), &All)?;
     let mut changes = changes(upper, lower, &walked)?;
-    link_names(&walked, &mut changes);
     keep_parents(&walked, &mut changes);
     entries(upper, walked, &changes)
 }
@@ -146,21 +146,6 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-/// Where one name of a file is emitted, its other names in the upper directory are too: they shall stay one file.
-fn link_names(walked: &[Walked], changes: &mut [Change]) {
-    let mut emitted: HashMap<(u64, u64), bool> = HashMap::new();
-    for (entry, change) in walked.iter().zip(changes.iter()) {
-        if let Some(inode) = entry.meta.hard_link {
-            *emitted.entry(inode).or_default() |= *change == Change::Node;
-        }
-    }
-    for (entry, change) in walked.iter().zip(changes) {
-        if *change == Change::Same && entry.meta.hard_link.is_some_and(|inode| emitted[&inode]) {
-            *change = Change::Node;
-        }
-    }
 }
 
 /// Emits the parents of all that is emitted.

@@ -40,6 +40,25 @@ pub struct Elsewhere<T> {
     pub origin: Arc<str>,
 }
 
+/// What an earlier result has to stand on, to be that of a step.
+#[derive(Debug)]
+pub enum Beneath<'a, T> {
+    /// Whatever it is: the operation does not read its parent.
+    Anything,
+    /// The empty root.
+    Nothing,
+    /// A root of the same content as this one.
+    Root(&'a T),
+}
+
+impl<T> Clone for Beneath<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Beneath<'_, T> {}
+
 /// Keeps results by key. Reading and writing must be quick: one transaction, no network.
 #[async_trait]
 pub trait CacheStore<T: Sync>: Send + Sync {
@@ -49,13 +68,12 @@ pub trait CacheStore<T: Sync>: Send + Sync {
     /// Whether any result of this operation is kept, on whatever inputs. A cold build stops here.
     fn knows_operation(&self, operation: &Digest) -> Result<bool, OpError>;
 
-    /// A result of the same operation on equal contents: the same inputs digest and, unless `parent` is `None`
-    /// because it is not read, a parent of equal content.
+    /// A result of the same operation on equal contents: the same inputs digest, and a parent of equal content.
     async fn lookup_content(
         &self,
         operation: &Digest,
         inputs_digest: &Digest,
-        parent: Option<&T>,
+        parent: Beneath<'_, T>,
     ) -> Result<Option<T>, OpError>;
 
     /// Results that caches elsewhere have under definition keys, in the order asked. May use the network: asked once, and
@@ -69,7 +87,7 @@ pub trait CacheStore<T: Sync>: Send + Sync {
         &self,
         operation: &Digest,
         inputs_digest: &Digest,
-        parent: Option<&T>,
+        parent: Beneath<'_, T>,
     ) -> Result<Option<Elsewhere<T>>, OpError> {
         let _ = (operation, inputs_digest, parent);
         Ok(None)

@@ -27,7 +27,7 @@ mod observe;
 mod op;
 mod schedule;
 
-pub use cache::{CacheEntry, CacheStore, Elsewhere, KeyGuard};
+pub use cache::{Beneath, CacheEntry, CacheStore, Elsewhere, KeyGuard};
 pub use error::{OpError, ResultLost, SolveError};
 pub use key::{KeyDetail, OperationKey, WriteDetail, definition_key};
 pub use observe::{Explanation, Keyed, Observer};

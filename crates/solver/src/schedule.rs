@@ -1,8 +1,8 @@
 //! Which steps are needed, and running them side by side.
 
 use crate::{
-    CacheEntry, CacheStore, Explanation, Inputs, KeyGuard, Keyed, Observer, Op, OpError, OperationKey,
-    Output, ResultLost, SolveError, StepContext, definition_key,
+    Beneath, CacheEntry, CacheStore, Explanation, Inputs, KeyGuard, Keyed, Observer, Op, OpError,
+    OperationKey, Output, ResultLost, SolveError, StepContext, definition_key,
 };
 use rbuild_event::{Event, Reporter, VertexId};
 use rbuild_graph::{Plan, Step};
@@ -467,9 +467,13 @@ impl<T: Output> Run<T> {
             return Ok(None);
         }
         let Some(inputs_digest) = op.inputs_digest(inputs).await? else { return Ok(None) };
-        let parent = inputs.parent.as_ref().filter(|_| op.reads_parent());
-        let (own, origin) = match self.cache.lookup_content(&operation.digest, &inputs_digest, parent).await?
-        {
+        let parent = match &inputs.parent {
+            _ if !op.reads_parent() => Beneath::Anything,
+            None => Beneath::Nothing,
+            Some(parent) => Beneath::Root(parent),
+        };
+        let found = self.cache.lookup_content(&operation.digest, &inputs_digest, parent).await?;
+        let (own, origin) = match found {
             Some(own) => (own, None),
             None => {
                 let found =

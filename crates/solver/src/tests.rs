@@ -119,11 +119,16 @@ impl CacheStore<String> for MemoryCache {
         &self,
         op: &Digest,
         inputs: &Digest,
-        parent: Option<&String>,
+        parent: Beneath<'_, String>,
     ) -> Result<Option<String>, OpError> {
         let kept = self.kept.lock().unwrap();
         let same = |kept: &&Kept| {
-            kept.operation == *op && kept.inputs == Some(*inputs) && kept.parent.as_ref() == parent
+            let stands_on_it = match parent {
+                Beneath::Anything => true,
+                Beneath::Nothing => kept.parent.is_none(),
+                Beneath::Root(parent) => kept.parent.as_ref() == Some(parent),
+            };
+            kept.operation == *op && kept.inputs == Some(*inputs) && stands_on_it
         };
         Ok(kept.values().find(same).map(|kept| kept.output.clone()))
     }
@@ -140,7 +145,7 @@ impl CacheStore<String> for MemoryCache {
         &self,
         op: &Digest,
         inputs: &Digest,
-        parent: Option<&String>,
+        parent: Beneath<'_, String>,
     ) -> Result<Option<Elsewhere<String>>, OpError> {
         let elsewhere = self.elsewhere.lock().unwrap().clone();
         let Some(elsewhere) = elsewhere else { return Ok(None) };

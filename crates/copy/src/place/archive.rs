@@ -11,8 +11,8 @@ type Last = Option<(TreePath, TreePath)>;
 
 impl Placer<'_> {
     /// Puts the contents of an archive into the directory `dest`, entry by entry. What is in the way of an entry is
-    /// replaced, but directories merge. Symlinks in the middle of a name, and one that a directory's name ends in, are
-    /// followed; they lead nowhere outside `dest`. A hard link's target is looked for in the destination.
+    /// replaced, a symlink too, but directories merge. Symlinks in the middle of a name are followed; they lead nowhere outside
+    /// `dest`. A hard link's target is looked for in the destination.
     pub(super) fn archive(&mut self, root: &Root, dest: &str) -> Result<(), CopyError> {
         let base = self.view.resolve(&clamped(dest)?)?.path;
         self.make_dirs(&base)?;
@@ -25,7 +25,7 @@ impl Placer<'_> {
 
     fn archived(&mut self, entry: &Selected, base: &TreePath, last: &mut Last) -> Result<(), CopyError> {
         let (Some(parent), Some(name)) = (entry.dest.parent(), entry.dest.file_name()) else { return Ok(()) };
-        let mut path = match last {
+        let path = match last {
             Some((known, real)) if *known == parent => real.join(name),
             _ => {
                 let real = self.resolve_below(base, &parent)?.path;
@@ -35,12 +35,10 @@ impl Placer<'_> {
                 path
             }
         };
-        let mut existing = self.view.stat(&path)?;
+        let existing = self.view.stat(&path)?;
         if entry.meta.is_dir() {
             if existing.as_ref().is_some_and(|meta| !meta.is_dir()) {
-                let below = path.strip_prefix(base).unwrap_or_default();
-                Resolved { path, meta: existing } = self.resolve_below(base, &below)?;
-                self.make_implied(base, &path.parent().unwrap_or_default())?;
+                // It may have been part of the way to the parent used last.
                 *last = None;
             }
             // The destination itself is not the archive's to change.

@@ -4,6 +4,10 @@ fn digest(tree: &MemTree, source: &str) -> rbuild_oci::Digest {
     selection_digest(&[context_of(tree, source)])
 }
 
+fn xattrs() -> Xattrs {
+    Xattrs::from([(b"user.a".to_vec(), b"1".to_vec())])
+}
+
 fn tree() -> MemTree {
     MemTree::new().file("d/f", "data").dir("d/s").file("d/s/g", "more")
 }
@@ -23,13 +27,16 @@ fn the_key_is_what_will_be_written() {
         ("another file", |t| t.file("d/h", ""), true),
         ("a file outside", |t| t.file("h", ""), false),
         ("type", |t| t.symlink("d/f", "data"), true),
-        ("xattr", |t| t.file("d/f", "data").xattrs([(b"user.a".to_vec(), b"1".to_vec())].into()), true),
+        ("xattr in a context", |t| t.file("d/f", "data").xattrs(xattrs()), false),
         ("hard link", |t| t.hard_link("d/s/g", "d/f"), true),
         ("a link to outside", |t| t.hard_link("h", "d/f"), false),
     ];
     for (what, edit, changes) in cases {
         assert_eq!(digest(&edit(tree()), "d") != base, changes, "{what}");
     }
+    let of_stage =
+        |tree: &MemTree| selection_digest(&[select(tree, "d", &SelectOptions::default()).unwrap()]);
+    assert_ne!(of_stage(&tree().file("d/f", "data").xattrs(xattrs())), of_stage(&tree()));
 }
 
 /// C-011, A-107: octal hides the source's mode, symbolic does not.
@@ -73,8 +80,9 @@ fn the_structured_key_round_trips() {
         .symlink("d/l", "f")
         .special("d/c", FileKind::CharDevice, (1, 3))
         .file("d/x", "")
-        .xattrs([(b"user.a".to_vec(), b"1".to_vec())].into());
-    let entries = key_entries(&[context_of(&tree, "d"), context_of(&tree, "d/f")]);
+        .xattrs(xattrs());
+    let of_stage = |path| select(&tree, path, &SelectOptions::default()).unwrap();
+    let entries = key_entries(&[of_stage("d"), of_stage("d/f")]);
     let shown: Vec<_> = entries.iter().map(|e| format!("{:?} {}", e.kind, e.path)).collect();
     assert_eq!(shown, ["Char c", "File f", "Symlink l", "Dir s", "File s/g", "File x", "File f"]);
     assert_eq!((entries[0].rdev, entries[2].link.as_deref()), (Some((1, 3)), Some("f")));

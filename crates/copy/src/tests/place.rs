@@ -84,12 +84,13 @@ fn existing_destinations() {
         (&["f"], "/app/old", vec![app, r#"-640 0:0 5 /app/old "f""#]),
         (&["f"], "/app/x", vec![r#"-640 0:0 5 /file "f""#]), // the final symlink is followed
         (&["d/x"], "/app", vec![app, r#"-644 0:0 8 /app/x "x""#]), // one inside is replaced
-        (&["d/sub"], "/app", vec![app, r#"-644 0:0 0 /app/y "y""#]),
+        // Of the directory that was there only the time is the source's.
+        (&["d/sub"], "/app", vec!["d711 3:4 9 /app", r#"-644 0:0 0 /app/y "y""#]),
         (
             &["d"],
             "/app",
             vec![
-                app,
+                "d711 3:4 7 /app",
                 "l777 0:0 0 /app/l -> x",
                 "d750 0:0 9 /app/sub",
                 r#"-644 0:0 0 /app/sub/y "y""#,
@@ -180,6 +181,33 @@ fn chown_and_chmod_reach_created_parents() {
     assert_eq!(place_with("u+x"), ["d755 7:8 1000 /p", "d755 7:8 9 /p/q", r#"-744 7:8 0 /p/q/y "y""#]);
 }
 
+/// A-067, A-099, A-100: directories that are made in one with the set-group-ID bit have it too, and its group, unless --chown
+/// says another: mkdir(2). Copied ones have the source's.
+#[test]
+fn set_group_id_is_handed_down() {
+    let tree = MemTree::new().dir("var/local").mode(0o2775).owner(0, 50);
+    let placed = |dest: &str, chown: Option<(u32, u32)>| {
+        let selections = [context_of(&source(), "d")];
+        let layer = place(&selections, dest, &tree, &PlaceOptions { chown, ..options() }).unwrap();
+        shown(&layer).into_iter().filter(|line| line.starts_with('d')).skip(1).collect::<Vec<_>>()
+    };
+    let local = "d2775 0:50 0 /var/local";
+    assert_eq!(
+        placed("/var/local/a/b", None),
+        [
+            local,
+            "d2755 0:50 1000 /var/local/a",
+            "d2755 0:50 7 /var/local/a/b",
+            "d750 0:0 9 /var/local/a/b/sub"
+        ]
+    );
+    let owned =
+        ["d2755 7:8 1000 /var/local/a", "d2755 7:8 7 /var/local/a/b", "d750 7:8 9 /var/local/a/b/sub"];
+    assert_eq!(placed("/var/local/a/b", Some((7, 8)))[1..], owned);
+    let made = mkdir_entries(&tree, "/var/local/w", None, NOW).unwrap();
+    assert_eq!(shown(&made)[1..], [local, "d2755 0:50 1000 /var/local/w"]);
+}
+
 /// A-108
 #[test]
 fn link_never_looks_at_the_destination() {
@@ -223,7 +251,7 @@ fn parents_in_the_destination() {
     let tree = base().dir("app/d").owner(3, 4).mtime(60);
     let layer = place(&selections, "/app", &tree, &super::options()).unwrap();
     let want =
-        ["d711 3:4 50 /app", "d700 3:4 60 /app/d", "d750 0:0 9 /app/d/sub", r#"-644 0:0 0 /app/d/sub/y "y""#];
+        ["d711 3:4 0 /app", "d700 3:4 60 /app/d", "d750 0:0 9 /app/d/sub", r#"-644 0:0 0 /app/d/sub/y "y""#];
     assert_eq!(shown(&layer), want);
     let none = place(&selections[1..], "/made", &tree, &super::options()).unwrap();
     assert_eq!(shown(&none), ["d755 0:0 0 /made"]);

@@ -49,7 +49,8 @@ fn sources_name_files_and_directories() {
         ("*/x", vec!["file x"]), // a wildcard does not go through the symlink to-dir
         ("d*p/*/", vec!["dir", "dir"]),
         ("*.nothing", vec![]),
-        ("nothing/*", vec![]),
+        ("a.txt/*", vec![]), // no directory has no names
+        ("dir/*/*/nothing", vec![]),
         ("dir/**", vec!["file fifo", "file link", "file socket", "dir", "file x", "file y.md"]),
     ] {
         assert_eq!(kinds(source), want, "{source}");
@@ -68,6 +69,30 @@ fn a_directory_is_its_contents() {
     }
     let link = &context_of(&tree(), "dir").roots[0].entries[1].meta;
     assert_eq!((link.kind, link.link_target.as_slice()), (FileKind::Symlink, &b"/a.txt"[..]));
+}
+
+/// A-105: a socket of a stage is copied as an empty file; capabilities of files stay with those of a stage only.
+#[test]
+fn what_a_local_context_does_not_have() {
+    let capability = Xattrs::from([(b"security.capability".to_vec(), vec![1])]);
+    let tree = MemTree::new()
+        .special("d/socket", FileKind::Socket, (0, 0))
+        .mode(0o640)
+        .file("d/tool", "")
+        .xattrs(capability.clone());
+    let selected = |source: &str, local: bool| {
+        let options = SelectOptions { local, ..SelectOptions::default() };
+        select(&tree, source, &options).unwrap().roots.remove(0).entries
+    };
+    for (source, number) in [("d", 2), ("d/socket", 1)] {
+        let entries = selected(source, false);
+        assert_eq!(entries.len(), number);
+        let (meta, data) = (&entries[0].meta, entries[0].data.as_ref().unwrap());
+        assert_eq!((meta.kind, meta.mode, meta.size, data.size), (FileKind::Regular, 0o640, 0, 0));
+        assert_eq!(selected(source, true).len(), number - 1);
+    }
+    assert_eq!(selected("d/tool", false)[0].meta.xattrs, capability);
+    assert!(selected("d/tool", true)[0].meta.xattrs.is_empty());
 }
 
 /// A-104
@@ -90,6 +115,11 @@ fn missing_sources_are_explained() {
         ("secret", r#""/secret": not found: excluded by .dockerignore:3"#),
         ("dangling", r#""/dangling": not found (a symlink on the way leads to /nowhere)"#),
         ("a.txt/x", r#""/a.txt/x": not found"#),
+        // A wildcard may match nothing, but where it is looked for must be there.
+        ("nope/*", r#""/nope": not found"#),
+        ("nope/deep/*/x", r#""/nope/deep": not found"#),
+        ("secret/*.jar", r#""/secret": not found: excluded by .dockerignore:3"#),
+        ("dangling/*", r#""/dangling": not found (a symlink on the way leads to /nowhere)"#),
     ] {
         assert_eq!(select(&tree(), source, &options).unwrap_err().to_string(), want);
     }
@@ -137,7 +167,8 @@ fn parents_keep_the_path() {
 fn excludes_are_relative_to_the_source() {
     let check = |source: &str, parents: bool, patterns: &[&str]| {
         let exclude = exclude_matcher(patterns).unwrap();
-        let options = SelectOptions { exclude: Some(&exclude), parents, ..SelectOptions::default() };
+        let options =
+            SelectOptions { exclude: Some(&exclude), parents, local: true, ..SelectOptions::default() };
         listed(&select(&tree(), source, &options).unwrap())
     };
     assert_eq!(check("dir", false, &["*.md", "sub", "fifo"]), ["/link", "/x"]);

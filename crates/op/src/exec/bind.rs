@@ -152,7 +152,11 @@ impl Engine {
                 let context = context.ok_or_else(|| format!("internal error: no build context `{name}`"))?;
                 let excluded_by = |path: &TreePath| context.excluded_by(path);
                 let options = SelectOptions {
-                    ownership: rbuild_copy::Ownership::Set(0, 0),
+                    ownership: match context.archive {
+                        true => rbuild_copy::Ownership::Keep,
+                        false => rbuild_copy::Ownership::Set(0, 0),
+                    },
+                    local: !context.archive,
                     excluded_by: Some(&excluded_by),
                     ..SelectOptions::default()
                 };

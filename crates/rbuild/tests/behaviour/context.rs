@@ -150,3 +150,44 @@ COPY --from=free / /free/
     let args: Vec<&str> = contexts.iter().flat_map(|context| ["--build-context", context]).collect();
     assert_eq!(context.image(&args).text("stage/marker"), "main", "the stage is its own again");
 }
+
+/// A-097: a wildcard may match nothing, but the directory it is looked for in must be there.
+#[test]
+fn wildcards_below_nothing_are_refused() {
+    let site = site!("wildcards_below_nothing_are_refused");
+    let context = site.context();
+    context.file("there/f", "f").file("target/app.jar", "").file(".dockerignore", "target\n");
+    for dockerfile in ["FROM scratch\nCOPY nope/*.jar /\n", "FROM busybox\nCOPY --from=busybox /nope/* /\n"] {
+        context.build_of(dockerfile).refused(2, "\"/nope\": not found");
+    }
+    let outcome = context.build_of("FROM scratch\nCOPY there/f target/*.jar /\n");
+    outcome.refused(2, "\"/target\": not found: excluded by .dockerignore:1");
+    assert_eq!(context.image_of("FROM scratch\nCOPY there/* there/*.jar /\n").paths(), ["f"]);
+}
+
+/// A-105, D-001: the owners that a tar archive on standard input names are those of its files in the context; a directory's do
+/// not count.
+#[test]
+fn owners_in_contexts() {
+    let site = site!("owners_in_contexts");
+    let context = site.context();
+    let header = |size: u64| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_uid(7);
+        header.set_gid(8);
+        header
+    };
+    context.archive("context.tar", |tar| {
+        let dockerfile = b"FROM scratch\nCOPY f /\nCOPY --chown=1:2 f /set\n";
+        let mut head = header(dockerfile.len() as u64);
+        tar.append_data(&mut head, "Dockerfile", &dockerfile[..]).unwrap();
+        tar.append_data(&mut header(1), "f", &b"f"[..]).unwrap();
+    });
+    let image = context.image_of_archive("context.tar");
+    assert_eq!((image.entry("f").owner(), image.entry("set").owner()), ("7:8".into(), "1:2".into()));
+    context.file("f", "f");
+    std::os::unix::fs::chown(context.dir.join("f"), Some(7), Some(8)).unwrap();
+    assert_eq!(context.image_of("FROM scratch\nCOPY f /\n").entry("f").owner(), "0:0");
+}

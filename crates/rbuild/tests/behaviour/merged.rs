@@ -426,3 +426,58 @@ COPY --chmod=o-r,u+x --exclude=f a/b /symbolic/
     let octal = ["d640 0:0 octal", "d640 0:0 octal/a", "d640 0:0 octal/a/b", "-640 0:0 octal/a/b/f"];
     assert_eq!(listing(&image, &["octal"]), octal);
 }
+
+/// A-067, A-099: what is made in a directory with the set-group-ID bit is its group's, as mkdir(2) has it; and a directory that was
+/// there gets the time of the source.
+#[test]
+fn directories_that_are_made_inherit_the_group() {
+    let site = site!("directories_that_are_made_inherit_the_group");
+    let context = site.context();
+    context.file("d/f", "f");
+    crate::support::set_times(&context.dir.join("d"), 1_500_000_000);
+    let image = context.image_of(
+        "FROM busybox
+RUN mkdir -p /var/local /there && chgrp 100 /var/local && chmod 2775 /var/local && chmod 700 /there
+WORKDIR /var/local/work
+COPY d/f /var/local/made/by/f
+COPY --chown=7:8 d /var/local/owned/
+RUN mkdir /var/local/run
+COPY d /there
+USER daemon
+WORKDIR /var/local/mine
+",
+    );
+    assert_eq!(
+        listing(&image, &["var/local"]),
+        [
+            "d2775 0:100 var/local",
+            "d2755 0:100 var/local/made",
+            "d2755 0:100 var/local/made/by",
+            "-644 0:0 var/local/made/by/f",
+            "d2755 1:1 var/local/mine",
+            "d2755 7:8 var/local/owned",
+            "-644 7:8 var/local/owned/f",
+            "d2755 0:100 var/local/run",
+            "d2755 0:100 var/local/work",
+        ]
+    );
+    assert_eq!((image.entry("there").mode, image.entry("there").mtime), (0o700, 1_500_000_000));
+}
+
+/// A-105: a socket that a step left is copied as an empty file; B-017: it is in no layer itself.
+#[test]
+fn sockets_of_stages() {
+    let site = site!("sockets_of_stages");
+    let context = site.context();
+    let image = context.image_of(
+        "FROM busybox AS made
+RUN mkdir /d && ln -s /d/socket /dev/log && syslogd -O /null && sleep 1; chmod 640 /d/socket && [ -S /d/socket ]
+FROM made
+COPY --from=made /d /copied
+",
+    );
+    assert_eq!(
+        listing(&image, &["d", "copied"]),
+        ["d755 0:0 copied", "-640 0:0 copied/socket", "d755 0:0 d"]
+    );
+}

@@ -141,3 +141,20 @@ fn a_failed_build_keeps_what_it_finished() {
     let run = context.build(&[""; 0]).ok();
     assert_eq!((run.count("first-2"), run.count("second-2")), (0, 1), "{}", run.stderr);
 }
+
+/// The same instruction on the empty root is another step, whatever it has made on others.
+#[test]
+fn what_was_made_on_a_base_is_not_put_on_scratch() {
+    let context = TestContext::new();
+    context.file("file", "content");
+    for instruction in ["COPY file /", "ADD file /d/", "WORKDIR /w", "COPY --from=base /bin/busybox /b"] {
+        context.dockerfile(&format!("FROM base\n{instruction}\n")).build(&["-t", "on-base"]).ok();
+        let out = context.path("out");
+        let built = context
+            .dockerfile(&format!("FROM scratch\n{instruction}\n"))
+            .build(&["-o", out.to_str().unwrap()])
+            .ok();
+        assert!(!out.join("bin").exists(), "{instruction}: {}", built.stderr);
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+}

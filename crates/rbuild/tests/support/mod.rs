@@ -230,6 +230,22 @@ impl Context<'_> {
         Image::read(&self.site.store, &format!("{name}:latest"))
     }
 
+    /// The image of the context that is this archive, a file of this context.
+    #[track_caller]
+    pub fn image_of_archive(&self, name: &str) -> Image {
+        let tag = format!("test.local/{}-archive", self.dir.file_name().unwrap().to_string_lossy());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+        command.args(["build", "--progress=plain", "-t", &tag, "-"]).env_clear();
+        command
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", &self.site.root)
+            .env("RBUILD_ROOT", &self.site.store);
+        let archive = fs::File::open(self.dir.join(name)).unwrap();
+        let out = command.stdin(archive).output().expect("rbuild starts");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        Image::read(&self.site.store, &format!("{tag}:latest"))
+    }
+
     /// [`Self::image`] of this Dockerfile.
     #[track_caller]
     pub fn image_of(&self, dockerfile: &str) -> Image {
