@@ -84,6 +84,7 @@ fn plan(width: usize, depth: usize) -> Arc<Plan> {
         root: Some(last.digest),
         config: ImageConfig::default(),
         history: Vec::new(),
+        origins: Vec::new(),
         platform: Platform::linux("amd64"),
         source_date_epoch: None,
     };

@@ -64,7 +64,7 @@ pub(crate) fn global_args(
     Ok(args)
 }
 
-/// Undeclared proxies among the build arguments, in both cases of spelling.
+/// Proxies among the build arguments, in both cases of spelling: they win over variables of the image.
 pub(crate) fn proxies(options: &LowerOptions) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for name in PROXIES {

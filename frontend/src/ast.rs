@@ -82,6 +82,8 @@ pub struct Dockerfile {
     pub meta_args: Vec<Instruction>,
     /// The stages in file order.
     pub stages: Vec<Stage>,
+    /// Bytes that are no UTF-8 became U+FFFD.
+    pub replaced_bytes: bool,
 }
 
 /// Parser directives (features A2).
@@ -135,6 +137,8 @@ pub struct Heredoc {
     pub name: String,
     /// Body lines with their line ends, as in the file (tabs are not removed yet, see `chomp`).
     pub content: String,
+    /// The bytes of the body; only where they are no UTF-8, which `content` cannot hold.
+    pub raw: Option<Vec<u8>>,
     /// False when any part of the delimiter was quoted.
     pub expand: bool,
     /// `<<-`: leading tabs of each body line are to be removed ([`Heredoc::body`] does).
@@ -338,6 +342,8 @@ pub struct SourceContent {
     pub path: Word,
     /// File content, tabs of `<<-` already removed, unexpanded.
     pub data: String,
+    /// The bytes of `data`; only where they are no UTF-8.
+    pub raw: Option<Vec<u8>>,
     /// Variables are to be expanded.
     pub expand: bool,
 }

@@ -19,6 +19,14 @@ impl Heredoc {
         }
         self.content.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
     }
+
+    /// As [`Heredoc::body`], of `raw`.
+    pub(crate) fn raw_body(&self) -> Option<Vec<u8>> {
+        let raw = self.raw.as_ref()?;
+        let lines = raw.split_inclusive(|&byte| byte == b'\n');
+        let tabs = |line: &[u8]| line.iter().take_while(|&&byte| self.chomp && byte == b'\t').count();
+        Some(lines.flat_map(|line| &line[tabs(line)..]).copied().collect())
+    }
 }
 
 /// The heredocs that a logical line announces, without their bodies. A line with an unfinished quote or

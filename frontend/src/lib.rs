@@ -48,4 +48,5 @@ pub use lower::{
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, targets};
 pub use parser::{parse, parse_onbuild};
 pub use render::{render, render_colored};
+pub use source::decode;
 pub use syntax::{check_syntax, detect_syntax};

@@ -4,7 +4,7 @@ use crate::ast::{Dockerfile, Instruction, InstructionKind, LineRange, Node, Stag
 use crate::diagnostic::{Diagnostic, Diagnostics, Phase};
 use crate::instruction::type_instruction;
 use crate::node::parse_nodes;
-use crate::source::MAX_FILE_SIZE;
+use crate::source::{MAX_FILE_SIZE, decode};
 
 /// Reads a Dockerfile. Never fails: what could be read is in the first part, what could not is named in the
 /// second. The first diagnostic of severity error is the one that BuildKit would stop at.
@@ -21,8 +21,11 @@ pub fn parse(text: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
             Diagnostic::error("the Dockerfile cannot be empty", LineRange::default()).in_phase(Phase::Parse);
         return (Dockerfile::default(), vec![error.with_help("begin it with a FROM instruction")]);
     }
-    let lossy = String::from_utf8_lossy(text);
-    let found = parse_nodes(&lossy);
+    let decoded = decode(text);
+    let mut found = parse_nodes(&decoded);
+    if decoded.as_bytes() != text {
+        keep_bodies(&mut found.nodes, text, &decoded);
+    }
     let mut stages = StageBuilder::default();
     for (index, node) in found.nodes.iter().enumerate() {
         stages.add(node, index);
@@ -31,14 +34,29 @@ pub fn parse(text: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
     // BuildKit reads all nodes before it types the first one: its first error is the first of these.
     diagnostics.extend(stages.diagnostics.finish());
     diagnostics.sort_by_key(|diagnostic| (diagnostic.severity, sorting_phase(diagnostic.phase)));
-    diagnostics.extend(not_utf8(text));
+    let warning = not_utf8(text);
     let file = Dockerfile {
+        replaced_bytes: warning.is_some(),
         directives: found.directives,
         nodes: found.nodes,
         meta_args: stages.meta_args,
         stages: stages.stages,
     };
+    diagnostics.extend(warning);
     (file, diagnostics)
+}
+
+/// Gives the bodies of heredocs their bytes: what `decode` changed stays within its line.
+fn keep_bodies(nodes: &mut [Node], text: &[u8], decoded: &str) {
+    let lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
+    let ends: Vec<usize> = decoded.match_indices('\n').map(|(at, _)| at).collect();
+    for heredoc in nodes.iter_mut().flat_map(|node| &mut node.heredocs) {
+        if heredoc.content.contains(char::REPLACEMENT_CHARACTER) {
+            let first = ends.partition_point(|&end| end < heredoc.span.start);
+            let count = heredoc.content.split_inclusive('\n').count();
+            heredoc.raw = lines.get(first..first + count).map(<[_]>::concat);
+        }
+    }
 }
 
 /// Errors without a stage are found while typing, in file order.

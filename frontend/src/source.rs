@@ -1,5 +1,6 @@
 //! Physical lines of a source text, and logical lines that know where each of their bytes came from.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::ast::{Span, Word};
@@ -18,6 +19,20 @@ pub const MAX_DIAGNOSTICS: usize = 100;
 
 /// The three bytes some editors put before UTF-8 text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// The text of a file. Every byte that is no UTF-8 becomes U+FFFD, one by one as Go does it: places in diagnostics refer to
+/// this text.
+pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(bytes.len() + bytes.len() / 8);
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(text)
+}
 
 /// Reads physical lines with their line ends.
 pub(crate) struct LineReader<'a> {

@@ -93,7 +93,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) target: usize,
     /// Names of global ARGs, with or without a value, and of platform arguments.
     pub(crate) known: BTreeSet<String>,
-    dockerfile: &'a Dockerfile,
+    pub(crate) dockerfile: &'a Dockerfile,
     contexts: Contexts,
     by_name: HashMap<String, usize>,
     budget: Budget,

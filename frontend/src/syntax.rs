@@ -24,7 +24,7 @@ pub fn detect_syntax(text: &str) -> Option<String> {
 /// Refuses a file for another frontend than the Dockerfile's: nothing else can read such a file. `given` is the
 /// frontend that was chosen from outside, which wins over what the file says.
 pub fn check_syntax(text: &[u8], given: Option<&str>) -> Option<Diagnostic> {
-    let text = String::from_utf8_lossy(text);
+    let text = crate::source::decode(text);
     let (asked, origin) = match given {
         Some(value) => (Word::new(value, Span::default()), ", given with BUILDKIT_SYNTAX,"),
         None => (find(&text)?, ""),

@@ -51,7 +51,7 @@ fn check_node(node: &Node, text: &str) {
 
 /// Everything that has a place has it inside the text, and every diagnostic can be drawn.
 fn check(bytes: &[u8]) -> (Dockerfile, Vec<Diagnostic>) {
-    let text = String::from_utf8_lossy(bytes);
+    let text = rbuild_frontend::decode(bytes);
     let (file, diagnostics) = parse(bytes);
     file.nodes.iter().for_each(|node| check_node(node, &text));
     for diagnostic in &diagnostics {

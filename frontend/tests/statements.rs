@@ -550,7 +550,7 @@ fn a_120_heredoc_words() {
             .sources
             .into_iter()
             .map(|source| match source {
-                CopySource::Inline { name, data } => (name, data),
+                CopySource::Inline { name, data, .. } => (name, data),
                 CopySource::Path { path, .. } => (path, String::new()),
             })
             .collect()
@@ -575,7 +575,7 @@ fn a_120_heredoc_words() {
     let triggered =
         lowered_with("FROM debian AS b\nONBUILD COPY <<EOF /d\nx\nEOF\nFROM b\n", &options()).unwrap();
     let Op::Copy(copied) = last(&triggered) else { panic!() };
-    assert_eq!(copied.sources, [CopySource::Inline { name: "EOF".into(), data: "x\n".into() }]);
+    assert_eq!(copied.sources, [CopySource::Inline { name: "EOF".into(), data: "x\n".into(), raw: None }]);
     for lines in ["COPY <<EOF /d\nx", "RUN <<EOF\nx\n EOF", "COPY <<EOF /d\nx\n\tEOF"] {
         assert_eq!(refused(lines), "unterminated heredoc", "{lines}");
     }
@@ -601,7 +601,7 @@ fn a_124_copied_heredocs() {
     let copied = copy("COPY plain <<a <<b other /d/\nin a\na\nin b\nb");
     let show = |source: &CopySource| match source {
         CopySource::Path { path, .. } => path.clone(),
-        CopySource::Inline { name, data } => format!("{name}={}", data.trim_end()),
+        CopySource::Inline { name, data, .. } => format!("{name}={}", data.trim_end()),
     };
     let shown: Vec<String> = copied.sources.iter().map(show).collect();
     assert_eq!(shown, ["/plain", "/other", "a=in a", "b=in b"]);

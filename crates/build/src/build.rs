@@ -121,6 +121,7 @@ async fn build_in(
     let (mut definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
     crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
     let devices = crate::devices::grant(&definition, &environment.cdi_dirs, &request.entitlements, &inputs)?;
+    crate::cgroup::check(&definition, &mut request).await?;
     cache::drop_inherited(&mut definition.image);
     let importer = cache::importer(&request, &images, &definition.image.platform, &reporter);
     let importer = Arc::new(importer.on_failure(recording.on_cache_failure()));
@@ -214,6 +215,7 @@ fn engine(
         resolv_conf_host: environment.resolv_conf_host.clone(),
         open_files: environment.open_files,
         shm_size: request.shm_size,
+        cgroup: request.cgroup.clone(),
         confidential: request.confidential.clone(),
         no_cache: request.no_cache.clone(),
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
@@ -315,7 +317,7 @@ impl Build {
                 export.cancel.cancel();
                 caches.stop().await;
                 shadow.settle().await;
-                let text = String::from_utf8_lossy(&inputs.text);
+                let text = rbuild_frontend::decode(&inputs.text);
                 return Err(BuildError::from_solve(error, &inputs.name, &text));
             }
         };

@@ -38,7 +38,8 @@ impl Contexts {
                 contexts.sources.insert(MAIN.to_owned(), LocalSource { tree, ignore: None, archive: false });
             }
         }
-        for (name, context) in &request.named_contexts {
+        // None takes the place of the main context.
+        for (name, context) in request.named_contexts.iter().filter(|(name, _)| name != MAIN) {
             if let NamedContext::Directory(dir) = context {
                 contexts.add(name, dir, named_context_rules(dir)?, request, store)?;
             }

@@ -23,7 +23,7 @@ pub(crate) fn grant(
         return Ok(Devices::default());
     }
     let devices = Devices::read(dirs);
-    let text = String::from_utf8_lossy(&inputs.text);
+    let text = rbuild_frontend::decode(&inputs.text);
     let mut refusals = Vec::new();
     for vertex in &definition.vertices {
         let Op::Exec(exec) = &vertex.op else { continue };

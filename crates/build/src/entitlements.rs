@@ -15,7 +15,7 @@ pub(crate) fn check(
     granted: &BTreeSet<Entitlement>,
     inputs: &Inputs,
 ) -> Result<(), BuildError> {
-    let text = String::from_utf8_lossy(&inputs.text);
+    let text = rbuild_frontend::decode(&inputs.text);
     let mut refusals = Vec::new();
     for vertex in &definition.vertices {
         let Op::Exec(exec) = &vertex.op else { continue };

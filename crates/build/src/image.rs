@@ -63,19 +63,22 @@ fn sorted_json(config: &ImageConfig) -> serde_json::Result<Vec<u8>> {
 
 /// The config with diff IDs, history and times.
 fn config(image: &ImageResult, layers: &[ImageLayer]) -> ImageConfig {
-    let base_entries = image.config.history.len();
+    // B-012: what an instruction adds is as old as SOURCE_DATE_EPOCH, also where its layer is older and was cached.
+    let epoch = image.source_date_epoch.map(|epoch| format_seconds(epoch, 0));
     let new = image.history.iter().map(|entry| History {
-        created: None,
+        created: epoch.clone(),
         created_by: Some(entry.created_by.clone()),
         author: None,
         comment: Some(entry.comment.clone()).filter(|comment| !comment.is_empty()),
         empty_layer: entry.vertex.is_none(),
     });
     let mut history: Vec<History> = image.config.history.iter().cloned().chain(new).collect();
-    match_layers(&mut history, layers.len());
+    match_layers(&mut history, layers.len(), &image.origins);
     set_times(&mut history, layers);
     if let Some(epoch) = image.source_date_epoch {
-        clamp(&mut history[base_entries..], epoch);
+        let base = image.config.history.iter();
+        let kept = base.zip(&history).take_while(|(before, now)| before == now).count();
+        clamp(&mut history[kept..], epoch);
     }
     let created = history.iter().rev().find_map(|entry| entry.created.clone());
     let created = match (created, image.source_date_epoch) {
@@ -87,12 +90,12 @@ fn config(image: &ImageResult, layers: &[ImageLayer]) -> ImageConfig {
     ImageConfig { created, history, rootfs: RootFs { diff_ids, ..RootFs::default() }, ..image.config.clone() }
 }
 
-/// What BuildKit says of a layer that it has no description of. Of others it says how its own solver came by them ("pulled
-/// from …", "mount / from exec …"), which are no words of the image's.
+/// What BuildKit says of a layer that it has no description of.
 const UNKNOWN: &str = "created by buildkit";
 
-/// B-010: as many non-empty entries as layers.
-fn match_layers(history: &mut Vec<History>, layers: usize) {
+/// B-010: as many non-empty entries as layers. Entries that are missing are added at the end, for the last layers: a base
+/// that tells less than it has shifts the entries of the instructions to its own layers, as in BuildKit.
+fn match_layers(history: &mut Vec<History>, layers: usize, origins: &[String]) {
     let mut seen = 0;
     for entry in history.iter_mut().filter(|entry| !entry.empty_layer) {
         seen += 1;
@@ -100,9 +103,12 @@ fn match_layers(history: &mut Vec<History>, layers: usize) {
             entry.empty_layer = true;
         }
     }
-    for _ in seen..layers {
+    let base_layers = layers.saturating_sub(origins.len().saturating_sub(1));
+    for layer in seen..layers {
+        let origin = origins.get((layer + 1).saturating_sub(base_layers));
+        let origin = origin.filter(|origin| !origin.is_empty()).map_or(UNKNOWN, String::as_str);
         history.push(History {
-            created_by: Some(UNKNOWN.into()),
+            created_by: Some(origin.to_owned()),
             comment: Some("buildkit.exporter.image.v0".into()),
             ..History::default()
         });
@@ -145,7 +151,7 @@ fn set_times(history: &mut [History], layers: &[ImageLayer]) {
     }
 }
 
-/// B-012: new entries are not later than SOURCE_DATE_EPOCH.
+/// B-012: entries are not later than SOURCE_DATE_EPOCH.
 fn clamp(history: &mut [History], epoch: i64) {
     for entry in history {
         let later = entry.created.as_deref().and_then(parse_rfc3339).is_none_or(|created| created >= epoch);

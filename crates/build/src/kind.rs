@@ -64,7 +64,9 @@ fn of_operation(failure: &OpFailure) -> ErrorKind {
     match failure {
         OpFailure::Process { .. } => ErrorKind::Step,
         OpFailure::Canceled => ErrorKind::Canceled,
-        OpFailure::NotAllowed { .. } => ErrorKind::Usage,
+        OpFailure::NotAllowed { .. } | OpFailure::LinkedName(_) | OpFailure::NameInEmptyRoot(_) => {
+            ErrorKind::Usage
+        }
         OpFailure::NoSecret(_) | OpFailure::NoAgent(_) | OpFailure::MountSource(_) => ErrorKind::Usage,
         OpFailure::Archive { source: rbuild_layer::UnpackError::Io { .. }, .. } => ErrorKind::Environment,
         OpFailure::Archive { .. } => ErrorKind::Usage,

@@ -11,6 +11,7 @@
 
 mod build;
 mod cache;
+mod cgroup;
 mod contexts;
 mod csv;
 mod devices;
@@ -52,6 +53,7 @@ pub use rbuild_layer::{Compression, DEFAULT_ZSTD_LEVEL};
 pub use rbuild_oci::time;
 pub use rbuild_op::{Confidential, MAX_KEY_BYTES, MAX_SECRET_BYTES, Secret, SshAgent, SshKey, SshKeyError};
 pub use rbuild_registry::ClientConfig;
+pub use rbuild_runtime::{Cgroup, Limits as ResourceLimits, MemorySwap};
 pub use rbuild_solver::NoCache;
 pub use request::{
     BuildRequest, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage, NamedContext,

@@ -80,7 +80,7 @@ pub async fn examine(
     let registry_failed = images.registry_failed(&stage_names(&dockerfile));
     Ok(Examined {
         name: inputs.name.clone(),
-        text: String::from_utf8_lossy(&inputs.text).into_owned(),
+        text: rbuild_frontend::decode(&inputs.text).into_owned(),
         dockerfile,
         definition: lowered.definition,
         diagnostics: lowered.diagnostics,
@@ -207,7 +207,7 @@ pub(crate) fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
 
 /// All errors of the file, rendered one below the other.
 fn refused(diagnostics: &[Diagnostic], inputs: &Inputs, registry_failed: bool) -> BuildError {
-    let text = String::from_utf8_lossy(&inputs.text);
+    let text = rbuild_frontend::decode(&inputs.text);
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
     let rendered: Vec<String> =
         errors.map(|error| rbuild_frontend::render(error, &inputs.name, &text)).collect();

@@ -6,6 +6,7 @@ use rbuild_ir::{NetworkMode, RemoteUrl};
 use rbuild_layer::Compression;
 use rbuild_oci::{Digest, Platform, Reference};
 use rbuild_op::Confidential;
+use rbuild_runtime::Cgroup;
 use rbuild_solver::NoCache;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ pub struct BuildRequest {
     pub ulimits: Vec<String>,
     /// `--shm-size` in bytes.
     pub shm_size: Option<u64>,
+    /// `--cgroup-parent`, `--resource`: the cgroup of every RUN.
+    pub cgroup: Option<Cgroup>,
     /// `--allow`.
     pub entitlements: BTreeSet<Entitlement>,
     /// `--secret` and `--ssh`; the values are already read.

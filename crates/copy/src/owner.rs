@@ -41,6 +41,12 @@ impl OwnerSpec {
         }
     }
 
+    /// Whether a name has to be looked up. Nothing at all is 0.
+    pub fn has_names(&self) -> bool {
+        let is_name = |who: &Who| matches!(who, Who::Name(name) if !name.is_empty());
+        is_name(&self.user) || self.group.as_ref().is_some_and(is_name)
+    }
+
     /// Owner and group when no name has to be looked up: then /etc/passwd and /etc/group are not part of the key (C-012).
     /// A user without group has the group of the same number.
     pub fn numeric(&self) -> Option<(u32, u32)> {

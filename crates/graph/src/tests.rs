@@ -15,6 +15,7 @@ fn definition(vertices: &[&Vertex], root: Option<VertexDigest>) -> Definition {
             root,
             config: ImageConfig::default(),
             history: Vec::new(),
+            origins: Vec::new(),
             platform: Platform::linux("amd64"),
             source_date_epoch: None,
         },

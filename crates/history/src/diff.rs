@@ -243,7 +243,14 @@ fn without_content(mount: &Value) -> Value {
 fn mount_text(kind: &Value) -> String {
     let fields = kind.as_object().into_iter().flatten();
     let shown = fields.filter(|(name, value)| !value.is_null() && *name != "content");
-    shown.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(",")
+    let text = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+        ("mode", mode) => format!("mode={:04o}", mode.as_u64().unwrap_or_default()),
+        // Which input it is says nothing to whoever wrote the Dockerfile.
+        ("from", from) if from["input"].is_u64() => "from a stage or an image".to_owned(),
+        ("from", from) if from.is_object() => "from a build context".to_owned(),
+        _ => format!("{name}={}", plain(value)),
+    };
+    shown.map(text).collect::<Vec<_>>().join(",")
 }
 
 fn copy(old: &StepKey, new: &StepKey, around: &Surroundings<'_>) -> Vec<Cause> {

@@ -68,6 +68,10 @@ pub struct ImageResult {
     pub config: ImageConfig,
     /// History of the new instructions, after `config.history` (the base's).
     pub history: Vec<HistoryEntry>,
+    /// What the layers come from, for history entries that are missing (B-010): first of all layers of the base image, then of
+    /// each layer on top of it, bottom first. Empty when there are no layers.
+    #[serde(skip)]
+    pub origins: Vec<String>,
     /// Platform of the result.
     pub platform: Platform,
     /// SOURCE_DATE_EPOCH, from the build argument or a global ARG default.

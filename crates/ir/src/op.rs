@@ -144,6 +144,10 @@ pub enum MountKind {
         mode: u32,
         uid: u32,
         gid: u32,
+        /// Whether mode, uid or gid were given for the whole of it: BuildKit then begins with an empty directory on top of
+        /// `from`, apart from those for which none was given.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        owned: bool,
         from: Option<Source>,
         source: String,
     },
@@ -221,6 +225,9 @@ pub enum CopySource {
         name: String,
         /// Content.
         data: String,
+        /// The content where it is no UTF-8, which `data` cannot hold.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        raw: Option<Vec<u8>>,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use crate::bridge::blocking;
 use crate::engine::Engine;
+use crate::error::OpFailure;
 use crate::layer::{Layer, Root, since_epoch};
 use async_trait::async_trait;
 use rbuild_copy::{Chmod, CopyError, OwnerSpec, Ownership, PlaceOptions, SelectOptions, Selection};
@@ -118,7 +119,9 @@ impl CopyStep {
                 // What a context's path means is in `context`; the path itself does not matter.
                 CopySource::Path { from: Source::Context(_), .. } => json!("context"),
                 CopySource::Path { from, path } => json!({ "from": from, "path": path }),
-                CopySource::Inline { name, data } => json!({ "name": name, "data": Digest::of(data) }),
+                CopySource::Inline { name, data, raw } => {
+                    json!({ "name": name, "data": Digest::of(bytes_of(data, raw)) })
+                }
             })
             .collect();
         json!({
@@ -144,7 +147,7 @@ impl CopyStep {
             let mut selections = Vec::with_capacity(op.sources.len());
             for (place, source) in op.sources.iter().enumerate() {
                 selections.push(match source {
-                    CopySource::Inline { name, data } => inline(&op, name, data)?,
+                    CopySource::Inline { name, data, raw } => inline(&op, name, bytes_of(data, raw))?,
                     CopySource::Path { from, .. } => {
                         let selection = from_contexts.get(place).or_else(|| from_inputs.get(place));
                         let selection = selection.expect("every path is selected from a context or an input");
@@ -158,10 +161,15 @@ impl CopyStep {
     }
 }
 
-fn inline(op: &CopyOp, name: &str, data: &str) -> Result<Selection, OpError> {
+/// A heredoc's content.
+fn bytes_of<'a>(data: &'a str, raw: &'a Option<Vec<u8>>) -> &'a [u8] {
+    raw.as_deref().unwrap_or(data.as_bytes())
+}
+
+fn inline(op: &CopyOp, name: &str, data: &[u8]) -> Result<Selection, OpError> {
     let selecting = Selecting::new(op, true)?;
     let (seconds, nanos) = since_epoch(SystemTime::now());
-    let bytes: Arc<[u8]> = data.as_bytes().into();
+    let bytes: Arc<[u8]> = data.into();
     Ok(rbuild_copy::select_inline(name, bytes, Timestamp { seconds, nanos }, &selecting.options(op))?)
 }
 
@@ -209,8 +217,16 @@ fn ownership(op: &CopyOp, own: bool) -> Ownership {
     }
 }
 
-fn has_named_owner(op: &CopyOp) -> bool {
-    op.chown.as_deref().is_some_and(|chown| OwnerSpec::parse(chown).numeric().is_none())
+/// A --chown with a name needs a root to look it up in (BuildKit: `invalid user index: -1`).
+fn names_can_be_looked_up(op: &CopyOp, parent: Option<&Root>) -> Result<(), OpFailure> {
+    let Some(chown) = op.chown.as_deref().filter(|chown| OwnerSpec::parse(chown).has_names()) else {
+        return Ok(());
+    };
+    match parent {
+        _ if op.link => Err(OpFailure::LinkedName(chown.to_owned())),
+        None => Err(OpFailure::NameInEmptyRoot(format!("--chown={chown}"))),
+        Some(_) => Ok(()),
+    }
 }
 
 #[async_trait]
@@ -232,7 +248,7 @@ impl Op for CopyStep {
     }
 
     fn reads_parent(&self) -> bool {
-        !self.op.link || has_named_owner(&self.op)
+        !self.op.link
     }
 
     async fn inputs_digest(&self, inputs: &Inputs<Root>) -> Result<Option<Digest>, OpError> {
@@ -245,6 +261,7 @@ impl Op for CopyStep {
     }
 
     async fn execute(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
+        names_can_be_looked_up(&self.op, inputs.parent.as_ref())?;
         let now = SystemTime::now();
         let selections = self.selections(inputs, step).await?;
         let parent = inputs.parent.as_ref().filter(|_| self.reads_parent());

@@ -11,7 +11,7 @@ use rbuild_context::Ignore;
 use rbuild_event::Reporter;
 use rbuild_layer::{Compression, PackOptions};
 use rbuild_oci::{Descriptor, Digest, media_type};
-use rbuild_runtime::{Launcher, RuntimeError};
+use rbuild_runtime::{Cgroup, Launcher, RuntimeError};
 use rbuild_snapshot::{ChainView, DirLayer, Recipe};
 use rbuild_solver::{NoCache, OpError, StepContext};
 use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store};
@@ -71,6 +71,8 @@ pub struct EngineSettings {
     pub open_files: Option<u64>,
     /// Size of `/dev/shm` of RUN steps in bytes.
     pub shm_size: Option<u64>,
+    /// Cgroup of RUN steps, already checked; `None` leaves them in the builder's.
+    pub cgroup: Option<Cgroup>,
     /// Whether RUN --network=host was granted.
     pub allow_host_network: bool,
     /// Whether RUN --security=insecure was granted.

@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum OpFailure {
     /// The process of a RUN ended badly.
-    #[error("process \"{command}\" did not complete successfully: {reason}")]
+    #[error("process {command:?} did not complete successfully: {reason}")]
     Process {
         /// argv joined by blanks.
         command: String,
@@ -36,6 +36,15 @@ pub enum OpFailure {
         /// The entitlement's name.
         entitlement: &'static str,
     },
+    /// `--link --chown` with a name.
+    #[error(
+        "--chown={0} with --link: a linked copy does not read the stage's /etc/passwd and /etc/group: give numbers, or leave \
+         out --link"
+    )]
+    LinkedName(String),
+    /// The name of a user in a stage that has no files yet.
+    #[error("{0}: there is no /etc/passwd yet to look up the name in: give numbers")]
+    NameInEmptyRoot(String),
     /// A RUN needs a secret that the build was not given.
     #[error("secret {0}: not found: give it with --secret id={0},src=FILE or --secret id={0},env=VARIABLE")]
     NoSecret(String),

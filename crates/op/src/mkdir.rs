@@ -2,8 +2,10 @@
 
 use crate::bridge::blocking;
 use crate::engine::Engine;
+use crate::error::OpFailure;
 use crate::layer::{Layer, Root, since_epoch};
 use async_trait::async_trait;
+use rbuild_copy::OwnerSpec;
 use rbuild_ir::MkdirOp;
 use rbuild_oci::Digest;
 use rbuild_snapshot::Recipe;
@@ -36,6 +38,10 @@ impl Op for MkdirStep {
     }
 
     async fn execute(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
+        let has_names = OwnerSpec::parse(&self.op.user).has_names();
+        if has_names && inputs.parent.is_none() {
+            return Err(OpFailure::NameInEmptyRoot(format!("USER {}", self.op.user)).into());
+        }
         let now = SystemTime::now();
         let view = self.engine.view(inputs.parent.as_ref(), step).await?;
         let op = self.op.clone();

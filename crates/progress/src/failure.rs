@@ -60,6 +60,7 @@ pub(crate) struct Collector {
     failed: Option<FailedStep>,
     cached: usize,
     executed: usize,
+    warnings: Vec<String>,
 }
 
 impl Collector {
@@ -82,6 +83,7 @@ impl Collector {
                 self.failed =
                     Some(FailedStep { name: step.name, output, dropped: step.dropped, before_dropped });
             }
+            Event::Warning { text } => self.warnings.push(text.clone()),
             Event::Cached { vertex, .. } => {
                 self.cached += 1;
                 self.running.remove(vertex);
@@ -93,12 +95,12 @@ impl Collector {
             Event::Canceled { vertex, .. } => {
                 self.running.remove(vertex);
             }
-            Event::Status { .. } | Event::Note { .. } | Event::Missed { .. } | Event::Warning { .. } => {}
+            Event::Status { .. } | Event::Note { .. } | Event::Missed { .. } => {}
         }
     }
 
     pub(crate) fn summary(self) -> Summary {
-        Summary { failed: self.failed, cached: self.cached, executed: self.executed }
+        Summary { failed: self.failed, cached: self.cached, executed: self.executed, warnings: self.warnings }
     }
 }
 

@@ -3,12 +3,14 @@
 //!
 //! A thread of its own draws, so that a slow terminal never slows a build. Only this room knows indicatif.
 
+mod color;
 mod failure;
 mod plain;
 mod rawjson;
 mod state;
 mod tty;
 
+pub use color::{Color, Colors};
 pub use failure::FailedStep;
 pub use state::printable;
 
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 #[derive(Debug, Clone, Copy)]
 pub enum Mode {
     /// A live view on a terminal.
-    Tty,
+    Tty(TtyStyle),
     /// One line for each event, numbered by step.
     Plain,
     /// Nothing until something fails.
@@ -32,6 +34,21 @@ pub enum Mode {
         /// Writes a time as RFC 3339 with up to nine digits of the second.
         time: fn(SystemTime) -> String,
     },
+}
+
+/// How the live view looks.
+#[derive(Debug, Clone, Copy)]
+pub struct TtyStyle {
+    /// Colours of lines that stay.
+    pub colors: Colors,
+    /// Most lines of output that are shown below a running step, at least 1.
+    pub log_lines: usize,
+}
+
+impl Default for TtyStyle {
+    fn default() -> Self {
+        TtyStyle { colors: Colors::default(), log_lines: 6 }
+    }
 }
 
 /// What draws one kind of view. Called from one thread.
@@ -64,13 +81,15 @@ pub struct Summary {
     pub cached: usize,
     /// Steps that were executed.
     pub executed: usize,
+    /// Texts of all warnings.
+    pub warnings: Vec<String>,
 }
 
 impl Progress {
     /// Starts drawing on `out` (normally standard error).
     pub fn start(mode: Mode, out: impl Write + Send + 'static) -> (Self, Reporter) {
         let view: Box<dyn View> = match mode {
-            Mode::Tty => Box::new(tty::Tty::on_stderr()),
+            Mode::Tty(style) => Box::new(tty::Tty::on_stderr(style)),
             Mode::Plain => Box::new(plain::Plain::new(out)),
             Mode::Quiet => Box::new(Silent),
             Mode::RawJson { time } => Box::new(rawjson::RawJson::new(out, time)),

@@ -1,14 +1,13 @@
 //! A live view: finished steps scroll away above, running ones stay below with their time and last lines.
 
-use crate::View;
+use crate::color::{Color, painted};
 use crate::state::{printable, seconds, since};
+use crate::{TtyStyle, View};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rbuild_event::{Event, VertexId};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Lines of output shown below a running step.
-const LOG_LINES: usize = 6;
 /// Running steps that show their output; more would fill the screen.
 const STEPS_WITH_LOG: usize = 3;
 
@@ -22,6 +21,7 @@ pub(crate) struct Tty {
     width: fn() -> usize,
     steps: HashMap<VertexId, Step>,
     running: Vec<VertexId>,
+    style: TtyStyle,
     begin: Instant,
     declared: usize,
     ended: usize,
@@ -43,14 +43,14 @@ fn line_style() -> ProgressStyle {
 }
 
 impl Tty {
-    pub(crate) fn on_stderr() -> Self {
-        Self::on(ProgressDrawTarget::stderr_with_hz(10), || {
+    pub(crate) fn on_stderr(style: TtyStyle) -> Self {
+        Self::on(style, ProgressDrawTarget::stderr_with_hz(10), || {
             let size = rustix::termios::tcgetwinsize(rustix::stdio::stderr());
             size.map_or(DEFAULT_WIDTH, |size| usize::from(size.ws_col).max(20))
         })
     }
 
-    fn on(target: ProgressDrawTarget, width: fn() -> usize) -> Self {
+    fn on(style: TtyStyle, target: ProgressDrawTarget, width: fn() -> usize) -> Self {
         let screen = MultiProgress::with_draw_target(target);
         let header = screen.add(ProgressBar::new_spinner().with_style(line_style()));
         Self {
@@ -59,6 +59,7 @@ impl Tty {
             width,
             steps: HashMap::new(),
             running: Vec::new(),
+            style,
             begin: Instant::now(),
             declared: 0,
             ended: 0,
@@ -72,7 +73,7 @@ impl Tty {
         self.running.push(vertex);
     }
 
-    fn end(&mut self, vertex: VertexId, mark: &str, at: Option<SystemTime>) {
+    fn end(&mut self, vertex: VertexId, mark: &str, color: Option<Color>, at: Option<SystemTime>) {
         self.ended += 1;
         self.running.retain(|running| *running != vertex);
         let Some(step) = self.steps.remove(&vertex) else { return };
@@ -83,7 +84,8 @@ impl Tty {
         let took = at.map(|at| format!("  {}", seconds(since(step.started, at)))).unwrap_or_default();
         // Nothing useful can be done when the terminal is gone.
         let miss = step.miss.map(|miss| format!("\n    cache miss: {miss}")).unwrap_or_default();
-        drop(self.screen.println(format!(" => {mark}{}{took}{miss}", step.name)));
+        let line = painted(&format!(" => {mark}{}{took}", step.name), color);
+        drop(self.screen.println(format!("{line}{miss}")));
     }
 
     fn paint(&self) {
@@ -114,28 +116,29 @@ fn cut(line: &str, width: usize) -> String {
 
 impl View for Tty {
     fn event(&mut self, event: &Event) {
+        let colors = self.style.colors;
         match event {
             Event::Declared { vertex, name } => {
                 self.declared += 1;
                 self.steps.insert(*vertex, Step { name: name.clone(), ..Step::default() });
             }
             Event::Started { vertex, at } => self.start(*vertex, *at),
-            Event::Cached { vertex, from: None } => self.end(*vertex, "CACHED ", None),
+            Event::Cached { vertex, from: None } => self.end(*vertex, "CACHED ", colors.run, None),
             Event::Cached { vertex, from: Some(cache) } => {
-                self.end(*vertex, &format!("CACHED ({cache}) "), None);
+                self.end(*vertex, &format!("CACHED ({cache}) "), colors.run, None);
             }
-            Event::Completed { vertex, at } => self.end(*vertex, "", Some(*at)),
-            Event::Failed { vertex, at, .. } => self.end(*vertex, "ERROR ", Some(*at)),
+            Event::Completed { vertex, at } => self.end(*vertex, "", colors.run, Some(*at)),
+            Event::Failed { vertex, at, .. } => self.end(*vertex, "ERROR ", colors.error, Some(*at)),
             Event::Canceled { vertex, at } => {
                 let ran = self.steps.get(vertex).is_some_and(|step| step.started.is_some());
                 if ran {
-                    self.end(*vertex, "CANCELED ", Some(*at));
+                    self.end(*vertex, "CANCELED ", colors.cancel, Some(*at));
                 }
             }
             Event::Log { vertex, line, .. } => {
                 let log = &mut self.steps.entry(*vertex).or_default().log;
                 log.push_back(printable(line));
-                if log.len() > LOG_LINES {
+                if log.len() > self.style.log_lines {
                     log.pop_front();
                 }
             }
@@ -149,7 +152,9 @@ impl View for Tty {
             }
             Event::Missed { .. } => {}
             Event::Note { text, .. } => drop(self.screen.println(format!("    {text}"))),
-            Event::Warning { text } => drop(self.screen.println(format!("WARN: {text}"))),
+            Event::Warning { text } => {
+                drop(self.screen.println(painted(&format!("WARN: {text}"), colors.warning)));
+            }
         }
     }
 
@@ -178,7 +183,8 @@ mod tests {
     #[test]
     fn finished_steps_stay_above_and_running_ones_show_their_last_lines() {
         let term = InMemoryTerm::new(12, 60);
-        let mut tty = Tty::on(ProgressDrawTarget::term_like(Box::new(term.clone())), || 60);
+        let mut tty =
+            Tty::on(TtyStyle::default(), ProgressDrawTarget::term_like(Box::new(term.clone())), || 60);
         let start = SystemTime::now();
         tty.event(&Event::Declared { vertex: 0, name: "[1/2] FROM debian".into() });
         tty.event(&Event::Declared { vertex: 1, name: "[2/2] RUN make".into() });
@@ -206,5 +212,30 @@ mod tests {
         let seen = term.contents();
         assert!(seen.contains("    cache miss: main.c changed"), "{seen}");
         assert!(seen.contains(" => [2/2] RUN make  2.0s") && !seen.contains("# line 7"), "{seen}");
+    }
+
+    /// D-008: BUILDKIT_TTY_LOG_LINES, BUILDKIT_COLORS.
+    #[test]
+    fn the_style_is_kept() {
+        let term = InMemoryTerm::new(20, 60);
+        let colors = crate::Colors { error: Some(Color::Own(35)), ..crate::Colors::NONE };
+        let style = TtyStyle { colors, log_lines: 8 };
+        let mut tty = Tty::on(style, ProgressDrawTarget::term_like(Box::new(term.clone())), || 60);
+        let at = SystemTime::now();
+        tty.event(&Event::Declared { vertex: 1, name: "RUN make".into() });
+        tty.event(&Event::Started { vertex: 1, at });
+        for n in 0..9 {
+            let line = format!("line {n}").into_bytes();
+            tty.event(&Event::Log { vertex: 1, stream: Stream::Stdout, line, at });
+        }
+        tty.tick();
+        let seen = term.contents();
+        assert!(!seen.contains("line 0") && seen.contains("line 1") && seen.contains("line 8"), "{seen}");
+        tty.event(&Event::Warning { text: "plain".into() });
+        tty.event(&Event::Failed { vertex: 1, at, error: "x".into() });
+        tty.finish();
+        let formatted = String::from_utf8(term.contents_formatted()).unwrap();
+        assert!(formatted.contains("\x1b[35m => ERROR RUN make"), "{formatted:?}");
+        assert!(!formatted.contains("\x1b[33m"), "{formatted:?}");
     }
 }

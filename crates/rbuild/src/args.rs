@@ -2,7 +2,7 @@
 
 use crate::command::{cache::CacheArgs, du::DuArgs, fsck::FsckArgs, prune::PruneArgs, system::SystemArgs};
 use crate::space::BudgetArgs;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -268,6 +268,7 @@ pub(crate) enum AstFormat {
 }
 
 #[derive(Debug, Default, Args)]
+#[command(args_override_self = true)]
 pub(crate) struct BuildArgs {
     /// Build context: a directory, a git repository or URL, or `-` for a tar archive or a Dockerfile on standard input
     #[arg(value_name = "PATH | URL | -")]
@@ -294,7 +295,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Vec<String>,
     /// Do not read the cache (it is still written)
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool, hide_default_value = true, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) no_cache: bool,
     /// Do not read the cache for these stages
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
@@ -315,7 +316,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "DURATION")]
     pub(crate) cache_export_budget: Option<String>,
     /// Always ask the registry for newer base images
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = go_bool, value_name = "BOOL")]
     pub(crate) pull: Option<bool>,
     /// Make no request: base images, URLs and repositories must be in the store
     #[arg(long, conflicts_with_all = ["pull", "push"])]
@@ -330,16 +331,16 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "DURATION", env = "RBUILD_MAX_RESOLUTION_AGE", hide_env_values = true)]
     pub(crate) max_resolution_age: Option<String>,
     /// Push the result under all its tags
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool, hide_default_value = true, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) push: bool,
     /// Keep the result in the local store (it is when it has a tag; with --push, layers that only a registry has are then fetched)
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool, hide_default_value = true, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) load: bool,
     /// Where the result goes: DIR, `-` (tar on standard output) or type=oci|docker|local|tar|image|registry|cacheonly[,dest=…]
     #[arg(short, long, value_name = "OUTPUT")]
     pub(crate) output: Vec<String>,
     /// Print only the image's digest
-    #[arg(short, long)]
+    #[arg(short, long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool, hide_default_value = true, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) quiet: bool,
     /// How to show progress
     #[arg(
@@ -381,6 +382,12 @@ pub(crate) struct BuildArgs {
     /// Resource limits of RUN steps
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
+    /// Limits of every RUN step: memory=1g, memory-swap=2g, cpu-shares=512, cpu-period=…, cpu-quota=…, cpuset-cpus=0-3, cpuset-mems=0
+    #[arg(long, value_name = "NAME=LIMIT[,…]")]
+    pub(crate) resource: Vec<String>,
+    /// Cgroup that those of RUN steps are made in: a path from the root, or a systemd slice
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) cgroup_parent: Option<String>,
     /// Most steps that execute at once [default: no limit]
     #[arg(long, value_name = "N")]
     pub(crate) max_parallelism: Option<usize>,
@@ -405,34 +412,61 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "METHOD")]
     pub(crate) call: Option<String>,
     /// Check for mistakes instead of building (same as --call=check)
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool, hide_default_value = true, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) check: bool,
 
     #[command(flatten)]
     pub(crate) budget: BudgetArgs,
     #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten)]
     pub(crate) legacy: LegacyArgs,
+}
+
+/// The limits of `--resource` as docker's first builder has them (D-016).
+#[derive(Debug, Default, Args)]
+pub(crate) struct LimitArgs {
+    #[arg(short, long, hide = true, allow_hyphen_values = true)]
+    pub(crate) memory: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    #[arg(short, long, hide = true, allow_hyphen_values = true)]
+    pub(crate) cpu_shares: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) cpu_period: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cpuset_mems: Option<String>,
 }
 
 /// Flags of older builders that have no meaning any more (D-021).
 #[derive(Debug, Default, Args)]
 pub(crate) struct LegacyArgs {
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool, hide_default_value = true, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) compress: bool,
     #[arg(long, hide = true)]
     pub(crate) isolation: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) security_opt: Vec<String>,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool, hide_default_value = true, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) squash: bool,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     pub(crate) rm: Option<bool>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     pub(crate) force_rm: Option<bool>,
     #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
-    #[arg(short = 'D', long, hide = true)]
+    #[arg(short = 'D', long, hide = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool, hide_default_value = true, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) debug: bool,
+}
+
+/// A switch's value as docker's flags take it: `--no-cache`, `--no-cache=true`, `--rm=0`.
+fn go_bool(text: &str) -> Result<bool, String> {
+    rbuild_frontend::number::parse_bool(text)
+        .ok_or_else(|| format!("strconv.ParseBool: parsing {text:?}: invalid syntax"))
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -457,6 +491,8 @@ impl From<ContextModes> for rbuild_build::ContextModes {
 pub(crate) enum ProgressArg {
     /// tty on a terminal, else plain
     #[default]
+    // An empty $BUILDKIT_PROGRESS is none.
+    #[value(alias = "")]
     Auto,
     /// Live view
     Tty,

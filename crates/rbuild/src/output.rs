@@ -35,6 +35,24 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Columns as Go's `text/tabwriter` aligns them: each padded to its widest cell and `padding` blanks, also where the rest of
+/// the row is empty; the last one as it is.
+pub(crate) fn tabbed(rows: &[Vec<String>], padding: usize) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default() + padding
+    };
+    let mut out = String::new();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            let width = if column + 1 < row.len() { width(column) } else { 0 };
+            out.push_str(&format!("{cell:<width$}"));
+        }
+        out.push('\n');
+    }
+    out
+}
+
 /// `3 hours ago`, from two times in seconds since the epoch.
 pub(crate) fn ago(then: i64, now: i64) -> String {
     let seconds = (now - then).max(0);
@@ -86,5 +104,7 @@ mod tests {
     fn tables_are_aligned() {
         let rows = [vec!["A".into(), "B".into()], vec!["long".into(), "x".into()]];
         assert_eq!(table(&rows), "A      B\nlong   x\n");
+        let rows = [vec!["A".into(), "B".into()], vec!["läng".into(), String::new()]];
+        assert_eq!(tabbed(&rows, 1), "A    B\nläng \n");
     }
 }

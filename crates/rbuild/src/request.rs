@@ -5,12 +5,13 @@ mod confidential;
 pub(crate) mod history;
 mod limits;
 pub(crate) mod mounts;
+mod resources;
 
 use crate::args::BuildArgs;
 use crate::exit::Usage;
 use anyhow::{Context as _, Result};
 use confidential::confidential;
-use limits::{bytes, ulimit};
+use limits::bytes;
 use rbuild_build::{
     BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
     NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
@@ -43,7 +44,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
     let request = BuildRequest {
         context,
         dockerfile,
-        named_contexts: args.build_context.iter().map(|text| named_context(text)).collect::<Result<_>>()?,
+        named_contexts: named_contexts(&args.build_context, &mut warnings)?,
         tags: args.tag.iter().map(|text| tag(text)).collect::<Result<_>>()?,
         build_args,
         labels: args.label.iter().map(|text| key_value(text)).collect(),
@@ -58,10 +59,11 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         push: args.push,
         outputs: args.output.iter().map(|text| output(text)).collect::<Result<_>>()?,
         network: network(&args.network)?,
-        extra_hosts: args.add_host.iter().map(|text| extra_host(text)).collect::<Result<_>>()?,
-        ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
-        shm_size: args.shm_size.as_deref().map(bytes).transpose()?,
-        entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_>>()?,
+        extra_hosts: extra_hosts(&args.add_host)?,
+        ulimits: limits::ulimits(&args.ulimit)?,
+        shm_size: args.shm_size.as_deref().map(bytes).transpose()?.filter(|size| *size > 0),
+        cgroup: resources::cgroup(args)?,
+        entitlements: entitlements(args)?,
         confidential: confidential(&args.secret, &args.ssh, &mut warnings)?,
         max_parallelism: args.max_parallelism,
         stat_cache: !args.no_stat_cache,
@@ -75,6 +77,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         load: args.load,
         rewrite_timestamp: true,
     };
+    warnings.extend(limits::beyond(&request.ulimits));
     if request.push && request.tags.is_empty() {
         return Err(Usage::new("tag is needed when pushing to registry: add -t NAME").into());
     }
@@ -215,6 +218,7 @@ fn legacy_warnings(args: &BuildArgs) -> Vec<String> {
     ignored(legacy.rm.is_some(), "--rm");
     ignored(legacy.force_rm.is_some(), "--force-rm");
     ignored(legacy.builder.is_some(), "--builder");
+    ignored(legacy.debug, "--debug");
     if legacy.squash {
         warnings.push("experimental flag squash is removed with BuildKit; the image is not squashed".into());
     }
@@ -310,6 +314,11 @@ fn network(text: &str) -> Result<NetworkMode> {
     }
 }
 
+/// Several may stand in one flag, between commas.
+fn extra_hosts(texts: &[String]) -> Result<Vec<(String, String)>> {
+    texts.iter().flat_map(|text| text.split(',')).map(extra_host).collect()
+}
+
 fn extra_host(text: &str) -> Result<(String, String)> {
     let problem = || Usage::new(format!("invalid --add-host `{text}`: expected HOST:IP or HOST=IP"));
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(problem)?;
@@ -319,6 +328,12 @@ fn extra_host(text: &str) -> Result<(String, String)> {
         address.parse::<std::net::IpAddr>().ok().filter(|_| !name.is_empty()).ok_or_else(problem)?;
     // As BuildKit writes it into /etc/hosts, whatever it was typed as.
     Ok((name.to_owned(), address.to_canonical().to_string()))
+}
+
+/// What `--allow` grants. Whoever gives every step the machine's network has said so, as with buildx.
+fn entitlements(args: &BuildArgs) -> Result<BTreeSet<Entitlement>> {
+    let own = (args.network == "host").then_some(Ok(Entitlement::NetworkHost));
+    args.allow.iter().map(|text| entitlement(text)).chain(own).collect()
 }
 
 fn entitlement(text: &str) -> Result<Entitlement> {
@@ -336,6 +351,20 @@ fn entitlement(text: &str) -> Result<Entitlement> {
             .into()),
         },
     }
+}
+
+/// two names always mean the same, so that a context of theirs is never looked at.
+fn named_contexts(options: &[String], warnings: &mut Vec<String>) -> Result<Vec<(String, NamedContext)>> {
+    let mut contexts = options.iter().map(|text| named_context(text)).collect::<Result<Vec<_>>>()?;
+    contexts.retain(|(name, _)| {
+        let taken = ["scratch", "context"].iter().any(|own| name.eq_ignore_ascii_case(own));
+        if taken {
+            warnings
+                .push(format!("--build-context {name} is not used: the name is taken, choose another one"));
+        }
+        !taken
+    });
+    Ok(contexts)
 }
 
 fn named_context(text: &str) -> Result<(String, NamedContext)> {

@@ -18,12 +18,17 @@ impl Context {
         Self { dir }
     }
 
-    /// Runs rbuild in the context's directory.
-    fn rbuild(&self, args: &[&str]) -> Output {
+    /// rbuild in the context's directory.
+    fn command(&self) -> Command {
         let store = self.dir.path().join("store");
         let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_rbuild")));
-        command.args(args).current_dir(self.dir.path()).env("RBUILD_ROOT", store);
-        command.env_remove("DOCKER_DEFAULT_PLATFORM").output().unwrap()
+        command.current_dir(self.dir.path()).env("RBUILD_ROOT", store);
+        command.env_remove("DOCKER_DEFAULT_PLATFORM").env_remove("BUILDKIT_PROGRESS");
+        command
+    }
+
+    fn rbuild(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().unwrap()
     }
 
     /// Exit code and standard output.
@@ -109,9 +114,9 @@ const DESCRIBED: &str = "# V of everything\nARG V=1\n# base what all stand on\nF
 fn outline_and_targets() {
     let context = Context::of(DESCRIBED);
     let (code, text) = context.run(&["--call=outline", "--build-arg", "V=7", "."]);
-    let wanted = "TARGET:        app\nDESCRIPTION:   the program\n\nBUILD ARG   VALUE   DESCRIPTION\n\
-                  V           7\nX           7.2     one more\n\nSECRET   REQUIRED\ntoken    true\n\n\
-                  SSH       REQUIRED\ndefault\n\nCACHE MOUNT\ndeps\n";
+    let wanted = "TARGET:      app\nDESCRIPTION: the program\n\nBUILD ARG   VALUE   DESCRIPTION\n\
+                  V           7       \nX           7.2     one more\n\nSECRET   REQUIRED\ntoken    true\n\n\
+                  SSH       REQUIRED\ndefault   \n\nCACHE MOUNT\ndeps\n\n";
     // With a build argument it is the stage's ARG that counts, which has no description, as in BuildKit.
     assert_eq!((code, &*text), (Some(0), wanted));
     let (_, text) = context.run(&["--call=outline", "."]);
@@ -122,13 +127,104 @@ fn outline_and_targets() {
     let (_, targets) = context.run(&["--call=targets", "."]);
     assert_eq!(
         targets,
-        "TARGET          DESCRIPTION\nbase            what all stand on\ntool\napp (default)   the program\n"
+        "TARGET        DESCRIPTION\nbase          what all stand on\ntool          \napp (default) the program\n"
     );
     let targets = context.json(&["--call=targets,format=json", "."]);
     assert_eq!(
         (&targets["targets"][2]["default"], &targets["targets"][1]["base"]),
         (&true.into(), &"base".into())
     );
+}
+
+/// D-019 (testOutlineArgs): what the target and the stages it needs refer to, by line.
+#[test]
+fn outline_of_arguments() {
+    let context = Context::of(
+        "ARG inherited=at\nARG inherited2=box2\nARG unused=abc${inherited2}\n# sfx is a suffix\nARG sfx=\"cr${inherited}\"\n\n\
+         FROM s${sfx}ch AS first\n# this is not assigned to anything\nARG FOO=123\n# BAR is a number\nARG BAR=456\nRUN true\n\n\
+         FROM alpine${unused} AS second\nARG BAZ\nRUN true\n\nFROM scratch AS third\nARG ABC=a\n\n\
+         # target defines build target\nFROM third AS target\nCOPY --from=first /etc/passwd /\n\nFROM second\n",
+    );
+    let outline =
+        context.json(&["--call=outline,format=json", "--target=target", "--build-arg", "BAR=678", "."]);
+    let at = |line: u32| serde_json::json!({"ranges": [{"start": {"line": line}, "end": {"line": line}}]});
+    assert_eq!(
+        (&outline["name"], &outline["description"]),
+        (&"target".into(), &"defines build target".into())
+    );
+    // Empty fields are left out, as Go does.
+    assert_eq!(
+        outline["args"],
+        serde_json::json!([
+            {"name": "inherited", "value": "at", "location": at(1)},
+            {"name": "sfx", "value": "crat", "description": "is a suffix", "location": at(5)},
+            {"name": "FOO", "value": "123", "location": at(9)},
+            {"name": "BAR", "value": "678", "description": "is a number", "location": at(11)},
+            {"name": "ABC", "value": "a", "location": at(19)},
+        ])
+    );
+    assert!(outline["secrets"].is_null() && outline["sources"].as_array().unwrap().len() == 1);
+}
+
+/// D-019 (testOutlineSecrets)
+#[test]
+fn outline_of_secrets() {
+    let context = Context::of(
+        "\nFROM scratch AS first\nRUN --mount=type=secret,target=/etc/passwd,required=true --mount=type=ssh true\n\n\
+         FROM alpine AS second\nRUN --mount=type=secret,id=unused --mount=type=ssh,id=ssh2 true\n\n\
+         FROM scratch AS third\nARG BAR\nRUN --mount=type=secret,id=second${BAR} true\n\n\
+         FROM third AS target\nCOPY --from=first /foo /\nRUN --mount=type=ssh,id=ssh3,required true\n\nFROM second\n",
+    );
+    let outline =
+        context.json(&["--call=outline,format=json", "--target=target", "--build-arg", "BAR=678", "."]);
+    let shown = |list: &str| {
+        let list = outline[list].as_array().unwrap().iter();
+        let line = |entry: &Value| entry["location"]["ranges"][0]["start"]["line"].as_u64().unwrap();
+        list.map(|entry| (entry["name"].as_str().unwrap().to_owned(), entry["required"] == true, line(entry)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shown("secrets"), [("passwd".to_owned(), true, 3), ("second678".to_owned(), false, 10)]);
+    assert_eq!(shown("ssh"), [("default".to_owned(), false, 3), ("ssh3".to_owned(), true, 14)]);
+}
+
+/// D-019 (testTargetsList, testTargetsDescribeDefinition, testOutlineDescribeDefinition)
+#[test]
+fn targets_and_what_can_be_asked() {
+    let context = Context::of(
+        "\n# build defines stage for compiling the binary\nFROM alpine AS build\nRUN true\n\nFROM busybox as second\n\
+         RUN false\n\nFROM alpine\nRUN false\n\n# binary returns the compiled binary\nFROM second AS binary\n",
+    );
+    let at = |line: u32| serde_json::json!({"ranges": [{"start": {"line": line}, "end": {"line": line}}]});
+    let list = context.json(&["--call=targets,format=json", "."]);
+    assert_eq!(
+        list["targets"],
+        serde_json::json!([
+            {"name": "build", "description": "defines stage for compiling the binary", "base": "alpine", "location": at(3)},
+            {"name": "second", "base": "busybox", "location": at(6)},
+            {"base": "alpine", "location": at(9)},
+            {"name": "binary", "default": true, "description": "returns the compiled binary", "base": "second",
+             "location": at(13)},
+        ])
+    );
+    let (_, text) = context.run(&["--call=targets", "."]);
+    assert!(
+        text.contains(
+            "\nsecond           \n                 \nbinary (default) returns the compiled binary\n"
+        ),
+        "{text}"
+    );
+    let (code, text) = context.run(&["--call=subrequests.describe", "."]);
+    assert!(
+        text.starts_with("NAME                 VERSION DESCRIPTION\noutline              1.0.0   List all"),
+        "{text}"
+    );
+    let requests = context.json(&["--call=subrequests.describe,format=json", "."]);
+    let names: Vec<&Value> = requests.as_array().unwrap().iter().map(|request| &request["name"]).collect();
+    assert_eq!(
+        names[..4],
+        ["frontend.outline", "frontend.targets", "frontend.subrequests.describe", "frontend.lint"]
+    );
+    assert_eq!((code, &requests[0]["type"]), (Some(0), &"rpc".into()));
 }
 
 /// Nothing is executed, and the same file gives the same digests.
@@ -149,6 +245,25 @@ fn plan_shows_steps_and_config() {
     assert_eq!(plan["history"].as_array().unwrap().len(), 4);
     let output = Context::of("FROM scratch\nCOPY --from=no-such-stage:1@ a /\n").rbuild(&["plan"]);
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A-019: the tree is that of the Dockerfile language, whoever is asked to build the file: nothing is decided by it.
+#[test]
+fn ast_of_a_file_for_another_frontend() {
+    let context = Context::of("# syntax=r2d4/mocker:1\nFROM scratch\nMOCK a\n");
+    let output = context.rbuild(&["ast"]);
+    let tree: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&tree["syntax"], &tree["nodes"][1]["value"]),
+        (&"r2d4/mocker:1".into(), &"MOCK".into()),
+        "{tree}"
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("unknown instruction: MOCK") && !said.contains("frontend"), "{said}");
+    assert_eq!(
+        Context::of("# syntax=r2d4/mocker:1\nFROM scratch\n").run(&["ast", "--format=sexp"]).0,
+        Some(0)
+    );
 }
 
 #[test]
@@ -225,6 +340,23 @@ fn quiet_raw_and_no_progress() {
     assert!(id.starts_with("sha256:") && id.lines().count() == 1 && said.is_empty(), "{id}{said}");
     assert_eq!(build(&["--progress=quiet"]), (id, String::new()));
     assert_eq!(build(&["--progress=none"]), (String::new(), String::new()));
+    // $BUILDKIT_PROGRESS is what --progress is without one; empty it is not there.
+    for (value, args, steps) in [
+        ("none", &[][..], false),
+        ("none", &["--progress=plain"], true),
+        ("plain", &[], true),
+        ("", &[], true),
+    ] {
+        let mut command = context.command();
+        let output =
+            command.env("BUILDKIT_PROGRESS", value).arg("build").args(args).arg(".").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), said.contains("#1 ")),
+            (Some(0), steps),
+            "{value} {args:?}: {said}"
+        );
+    }
     let (out, said) = build(&["--progress=rawjson"]);
     assert_eq!(out, "");
     let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, openat};
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 use rustix::process::{
     Gid, Pid, Resource, Rlimit as KernelRlimit, Signal, Uid, fchdir, getrlimit, pivot_root,
@@ -26,6 +27,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) mounts: &'a PreparedMounts,
     /// The machine's cgroups, for a privileged step.
     pub(crate) cgroups: Option<&'a OwnedFd>,
+    /// Files `cgroup.procs` of the step's own cgroups.
+    pub(crate) doors: &'a [OwnedFd],
     pub(crate) identity: &'a Identity,
     pub(crate) env: &'a [(String, String)],
     /// The system call filter, if the step has one.
@@ -54,6 +57,10 @@ fn prepare(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
 fn assemble(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
     let Plan { spec, root, .. } = plan;
     die_with_supervisor()?;
+    for door in plan.doors {
+        // Whoever writes is meant. Before anything else, so that nothing of the step is outside.
+        rustix::io::write(door, b"0").context("enter", "the step's cgroup")?;
+    }
     enter_root(root.as_fd(), spec)?;
     rustix::system::sethostname(spec.hostname.as_bytes()).context("set the host name", &spec.hostname)?;
     if spec.network == Network::None {
@@ -112,7 +119,7 @@ fn own_output(uid: u32) -> Result<(), RuntimeError> {
         }
         match rustix::fs::fchown(output, Some(Uid::from_raw(uid)), None) {
             // In a user namespace that doesn't have the pipe's owner it stays as it is.
-            Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
+            Err(Errno::PERM | Errno::INVAL) => {}
             other => other.context("give the user", format!("standard {name}"))?,
         }
     }
@@ -206,7 +213,7 @@ fn resource(name: &str) -> Option<Resource> {
     })
 }
 
-/// Never above the hard limit this process has: raising it takes CAP_SYS_RESOURCE, which may be missing.
+/// Above the hard limit that this process has only where it may raise it (CAP_SYS_RESOURCE).
 fn set_rlimit(limit: &Rlimit) -> Result<(), RuntimeError> {
     let name = &limit.resource;
     let resource = resource(name)
@@ -215,9 +222,12 @@ fn set_rlimit(limit: &Rlimit) -> Result<(), RuntimeError> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    let maximum = lower(limit.hard, getrlimit(resource).maximum);
-    let current = lower(limit.soft, maximum);
-    setrlimit(resource, KernelRlimit { current, maximum }).context("set resource limit", name)
+    let set = |maximum| setrlimit(resource, KernelRlimit { current: lower(limit.soft, maximum), maximum });
+    let done = match set(limit.hard) {
+        Err(Errno::PERM) => set(lower(limit.hard, getrlimit(resource).maximum)),
+        done => done,
+    };
+    done.context("set resource limit", name)
 }
 
 /// Lets programs that are executed keep the capabilities, whoever the user is.
@@ -247,7 +257,7 @@ fn drop_privileges(wanted: u64, identity: &Identity) -> Result<(), RuntimeError>
         }
         match rustix::thread::remove_capability_from_bounding_set(one) {
             // The first number the kernel does not know: there are no more.
-            Err(rustix::io::Errno::INVAL) => break,
+            Err(Errno::INVAL) => break,
             other => other.context("drop capability", bit.to_string())?,
         }
     }

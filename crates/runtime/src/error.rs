@@ -54,6 +54,16 @@ pub enum RuntimeError {
         /// What was refused and why.
         message: String,
     },
+    /// A resource limit, or the parent of the step's cgroup, is more than this machine can do.
+    #[error("{flag} cannot be applied: {reason}; {remedy}")]
+    Cgroup {
+        /// The flag that asks for it.
+        flag: String,
+        /// What stands in the way.
+        reason: String,
+        /// What helps.
+        remedy: String,
+    },
     /// `USER` names a user or group that the root's files do not have, or the files are unusable.
     #[error("{message}")]
     User {
@@ -85,6 +95,10 @@ impl RuntimeError {
 
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         RuntimeError::Refused { message: message.into() }
+    }
+
+    pub(crate) fn cgroup(flag: &str, reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        RuntimeError::Cgroup { flag: flag.to_owned(), reason: reason.into(), remedy: remedy.into() }
     }
 
     pub(crate) fn setup(operation: &str, path: impl Into<String>, errno: impl Into<Errno>) -> Self {

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::process::{Signal, pidfd_send_signal, setsid, umask};
 
+use crate::cgroup::StepCgroup;
 use crate::child::{Plan, become_step, make_directory};
 use crate::error::Context;
 use crate::seccomp::Filter;
@@ -81,6 +82,10 @@ fn run(order: &Order, control: &UnixStream) -> Report {
     let mounts = mounts::prepare(spec, secrets)?;
     let env = exec::environment(spec, secrets, &identity.home)?;
 
+    // Removed when this function ends, however it does.
+    let limits = spec.cgroup.as_ref().map(StepCgroup::make).transpose()?;
+    let doors = limits.as_ref().map_or(Ok(Vec::new()), StepCgroup::doors)?;
+
     let ready = Cell::new(false);
     let unfiltered = Cell::new(None);
     let plan = Plan {
@@ -88,6 +93,7 @@ fn run(order: &Order, control: &UnixStream) -> Report {
         root: &root,
         mounts: &mounts,
         cgroups: cgroups.as_ref(),
+        doors: &doors,
         identity: &identity,
         env: &env,
         filter: filter.as_ref(),
@@ -108,7 +114,9 @@ fn run(order: &Order, control: &UnixStream) -> Report {
     let watched = watch(step.pidfd.as_fd(), control, spec.deadline_ms);
     let (status, usage) = sys::wait4(step.pid).context("wait for", "the step")?;
     stubs::clean(stubs);
-    let outcome = Outcome { unfiltered: unfiltered.get(), ..outcome(status, &usage, watched) };
+    let mut outcome = outcome(status, &usage, watched);
+    outcome.oom_kills = limits.as_ref().and_then(StepCgroup::oom_kills).unwrap_or(0);
+    outcome.unfiltered = unfiltered.get();
     match failure {
         Some(error) => Err(error),
         // Killed between birth and `execve`, where only an outsider, or the builder's end, can do it.
@@ -194,6 +202,7 @@ fn outcome(status: libc::c_int, usage: &libc::rusage, watched: Watched) -> Outco
         deadline: watched.deadline,
         unfiltered: None,
         oom_hint: unexplained && watched.ooms.is_some_and(|before| oom_kills() > before),
+        oom_kills: 0,
         usage: Usage {
             user_us: micros(usage.ru_utime),
             system_us: micros(usage.ru_stime),

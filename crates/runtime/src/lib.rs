@@ -24,7 +24,9 @@
 //!
 //! before any thread, runtime or argument parser is started.
 //!
-//! Seams: user namespaces and cgroups are not implemented; [`Spec`] holds their places.
+//! Limits of memory and processors are those of a cgroup that the step gets if it asks for one (`cgroup.rs`).
+//!
+//! Seams: user namespaces are not implemented; [`Spec`] holds their place.
 //! Without a device cgroup, `nodev` on everything a step can write to is what keeps it from the machine's
 //! disks (`system.rs`).
 #![allow(
@@ -32,6 +34,7 @@
     reason = "namespaces, execve and mount_setattr have no safe wrapper; every block says why it holds"
 )]
 
+mod cgroup;
 mod child;
 mod error;
 mod exec;
@@ -48,6 +51,7 @@ mod system;
 mod user;
 mod wire;
 
+pub use cgroup::{Cgroup, Limits, MemorySwap, parse_id_list};
 pub use error::RuntimeError;
 pub use init::{INIT_ARG0, init_main, is_init_invocation};
 pub use launch::{Killer, Launcher, RunningStep, StepIo, StepOutput};

@@ -2,7 +2,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fstatfs, mkdirat, openat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Uid, chmodat, fchmod, fchown, fstat, fstatfs, mkdirat,
+    openat, statx,
+};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -13,12 +16,28 @@ use crate::stubs::Stub;
 use crate::system::{attach, clone_at, new_filesystem, new_memory_filesystem, parking_place};
 use crate::{FileContent, MountKind, MountSpec, RuntimeError, Spec, sys};
 
+/// What to do where a target cannot be made in another mount.
+const READ_ONLY: &str =
+    "it lies in a mount that is read-only: put it into what is mounted there, or mount that with rw";
+
 /// A mount that is made and waits to be attached.
 struct Prepared {
     origin: Origin,
     /// What to attach of it; empty for all.
     subpath: String,
     target: String,
+    /// Whether it takes the permissions of the directory that it covers, as runc's tmpfs does.
+    adapts: bool,
+    /// Whether it is made read-only when everything is attached, so that there can be targets in it.
+    seals: bool,
+}
+
+/// A mount that can be attached.
+struct Part<'a> {
+    mount: OwnedFd,
+    target: &'a str,
+    adapts: bool,
+    seals: bool,
 }
 
 /// Which filesystem a mount is a part of.
@@ -40,7 +59,7 @@ pub(crate) struct PreparedMounts {
 
 /// Mounts of the step, to be attached once `/proc`, `/sys` and `/dev` are there.
 pub(crate) struct Ready<'a> {
-    mounts: Vec<(OwnedFd, &'a str)>,
+    mounts: Vec<Part<'a>>,
     /// An empty read-only directory, for masks.
     pub(crate) blank: OwnedFd,
 }
@@ -65,7 +84,7 @@ pub(crate) fn prepare(spec: &Spec, secrets: &[Vec<u8>]) -> Result<PreparedMounts
                 };
                 let subpath = format!("file.{number}");
                 provide(dir.as_fd(), &subpath, mount, secrets)?;
-                Prepared { origin, subpath, target: mount.target.clone() }
+                Prepared { origin, subpath, target: mount.target.clone(), adapts: false, seals: false }
             }
             _ => prepare_one(mount)?,
         });
@@ -118,6 +137,7 @@ fn write_file(dir: BorrowedFd<'_>, name: &str, content: &str) -> Result<(), std:
 
 fn prepare_one(spec: &MountSpec) -> Result<Prepared, RuntimeError> {
     let readonly = if spec.readonly { sys::attr::RDONLY } else { 0 };
+    let adapts = matches!(spec.kind, MountKind::Tmpfs { .. });
     let mut below = String::new();
     let (mount, attributes) = match &spec.kind {
         MountKind::Bind { source, subpath } => {
@@ -135,7 +155,7 @@ fn prepare_one(spec: &MountSpec) -> Result<Prepared, RuntimeError> {
             let used = if size.is_some() { &options[..] } else { &options[..1] };
             let mount = new_filesystem("tmpfs", used, MountAttrFlags::empty())
                 .context("mount tmpfs", &spec.target)?;
-            (mount, sys::attr::NOSUID | readonly)
+            (mount, sys::attr::NOSUID)
         }
         MountKind::Overlay { lower, scratch, subpath } => {
             below.clone_from(subpath);
@@ -147,7 +167,8 @@ fn prepare_one(spec: &MountSpec) -> Result<Prepared, RuntimeError> {
     };
     sys::set_mount_attributes(mount.as_fd(), sys::attr::NODEV | attributes, false)
         .context("set mount attributes of", &spec.target)?;
-    Ok(Prepared { origin: Origin::Own(mount), subpath: below, target: spec.target.clone() })
+    let seals = adapts && spec.readonly;
+    Ok(Prepared { origin: Origin::Own(mount), subpath: below, target: spec.target.clone(), adapts, seals })
 }
 
 impl PreparedMounts {
@@ -157,7 +178,8 @@ impl PreparedMounts {
         let mut mounts = Vec::with_capacity(2 + self.mounts.len());
         attach(self.private.as_fd(), place.as_fd()).context("attach", "a tmpfs for /etc/hosts")?;
         for (name, target) in [("resolv.conf", "/etc/resolv.conf"), ("hosts", "/etc/hosts")] {
-            mounts.push((clone_at(self.private.as_fd(), name).context("provide", target)?, target));
+            let mount = clone_at(self.private.as_fd(), name).context("provide", target)?;
+            mounts.push(Part { mount, target, adapts: false, seals: false });
         }
         let blank =
             clone_at(self.private.as_fd(), "blank").context("provide", "an empty directory for masks")?;
@@ -165,8 +187,8 @@ impl PreparedMounts {
         if let Some(scripts) = &self.scripts {
             attach(scripts.as_fd(), place.as_fd()).context("attach", "a tmpfs for scripts")?;
         }
-        for Prepared { origin, subpath, target } in &self.mounts {
-            let part = match origin {
+        for Prepared { origin, subpath, target, adapts, seals } in &self.mounts {
+            let mount = match origin {
                 Origin::Own(mount) if subpath.is_empty() => {
                     rustix::io::fcntl_dupfd_cloexec(mount, 3).context("open mount source", target)?
                 }
@@ -182,7 +204,7 @@ impl PreparedMounts {
                     clone_at(scripts.as_fd(), subpath).context("provide", target)?
                 }
             };
-            mounts.push((part, target));
+            mounts.push(Part { mount, target, adapts: *adapts, seals: *seals });
         }
         Ok(Ready { mounts, blank })
     }
@@ -191,18 +213,57 @@ impl PreparedMounts {
 impl Ready<'_> {
     /// Attaches everything below `root`, in order, making missing targets and recording them.
     pub(crate) fn attach(&self, root: BorrowedFd<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
-        self.mounts.iter().try_for_each(|(mount, target)| {
-            let stat = fstat(mount).context("check the mount source of", target)?;
-            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            let mut made = Vec::new();
-            let at =
-                create_in_root(root, target, if is_dir { Leaf::Directory } else { Leaf::File }, &mut made);
-            Stub::record(made, stubs).context("record mount target", target)?;
-            let at = at.context("create mount target", target)?;
-            check_target(root, at.as_fd(), target)?;
-            attach(mount.as_fd(), at.as_fd()).context("mount", target)
+        self.mounts.iter().try_for_each(|part| part.attach(root, stubs))?;
+        self.mounts.iter().filter(|part| part.seals).try_for_each(|part| {
+            sys::set_mount_attributes(part.mount.as_fd(), sys::attr::RDONLY, false)
+                .context("make read-only", part.target)
         })
     }
+}
+
+impl Part<'_> {
+    fn attach(&self, root: BorrowedFd<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
+        let Part { mount, target, .. } = self;
+        let is_dir = is_directory(mount).context("check the mount source of", *target)?;
+        let mut made = Vec::new();
+        let at = create_in_root(root, target, if is_dir { Leaf::Directory } else { Leaf::File }, &mut made);
+        let is_new = !made.is_empty();
+        // What is made in a cache mount stays there: whoever shares it may have mounted something on it meanwhile.
+        made.retain(|made| mount_id(made.parent.as_fd()) == mount_id(root));
+        Stub::record(made, stubs).context("record mount target", *target)?;
+        let at = at.map_err(|error| {
+            let failed = RuntimeError::setup("create mount target", *target, error);
+            match error {
+                Errno::ROFS => failed.with_remedy(READ_ONLY.to_owned()),
+                _ => failed,
+            }
+        })?;
+        check_target(root, at.as_fd(), target)?;
+        if self.adapts && !is_new {
+            let mode = fstat(&at).context("check mount target", *target)?.st_mode & 0o7777;
+            chmodat(mount, ".", Mode::from_raw_mode(mode), AtFlags::empty()).context("mount", *target)?;
+        }
+        let same_kind = is_directory(&at).context("check mount target", *target)? == is_dir;
+        attach(mount.as_fd(), at.as_fd()).map_err(|error| match (same_kind, is_dir) {
+            (false, true) => RuntimeError::refused(format!(
+                "cannot mount a directory at {target}, which is a file in the image: choose another target"
+            )),
+            (false, false) => RuntimeError::refused(format!(
+                "cannot mount a file at {target}, which is a directory in the image: add the file's name to the target"
+            )),
+            (true, _) => RuntimeError::setup("mount", *target, error),
+        })
+    }
+}
+
+fn is_directory(fd: &OwnedFd) -> Result<bool, Errno> {
+    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory)
+}
+
+/// Names the mount that `fd` was opened in; `None` before Linux 5.8.
+fn mount_id(fd: BorrowedFd<'_>) -> Option<u64> {
+    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
 }
 
 /// A mount over the root, `/proc` or `/sys` would take the masks away (CVE-2019-16884, CVE-2023-27561).

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::RuntimeError;
+use crate::{Cgroup, RuntimeError};
 
 /// Docker's fourteen default capabilities.
 pub const DEFAULT_CAPABILITIES: u64 = 0x0000_0000_a804_25fb;
@@ -37,7 +37,7 @@ pub struct Spec {
     /// [`Launcher::spawn_with_secrets`](crate::Launcher::spawn_with_secrets).
     #[serde(default)]
     pub secret_env: Vec<(String, usize)>,
-    /// Working directory, absolute inside the root; created 0755 when missing, owned by `user` where no mount covers it.
+    /// Working directory, absolute inside the root; created 0755 when missing, for the step's user where no mount covers it.
     pub cwd: String,
     /// As `USER` is written: name or id, optionally `:group`. Empty is root. Resolved in the root's own files.
     pub user: String,
@@ -67,6 +67,9 @@ pub struct Spec {
     pub umask: u32,
     /// Resource limits to set; all others are inherited.
     pub rlimits: Vec<Rlimit>,
+    /// The step's own cgroup; without one it runs in the builder's.
+    #[serde(default)]
+    pub cgroup: Option<Cgroup>,
     /// Kill the step after so many milliseconds.
     pub deadline_ms: Option<u64>,
     /// User namespace of the step.
@@ -98,6 +101,7 @@ impl Spec {
             shm_size: DEFAULT_SHM_SIZE,
             umask: 0o022,
             rlimits: Vec::new(),
+            cgroup: None,
             deadline_ms: None,
             userns: UserNamespace::None,
             seccomp: Seccomp::Docker,
@@ -318,7 +322,7 @@ pub struct Rlimit {
     pub resource: String,
     /// Soft limit; `None` is unlimited. Lowered to the hard limit when above it.
     pub soft: Option<u64>,
-    /// Hard limit; `None` is unlimited. Lowered to the builder's own hard limit when above it.
+    /// Hard limit; `None` is unlimited. Lowered to the builder's own hard limit when above it and the builder may not raise it.
     pub hard: Option<u64>,
 }
 

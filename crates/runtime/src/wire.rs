@@ -64,6 +64,9 @@ pub struct Outcome {
     pub oom_hint: bool,
     /// The error number with which the kernel refused the system call filter, without which the step ran.
     pub unfiltered: Option<i32>,
+    /// Processes that the kernel killed for want of memory in the step's own cgroup; 0 without one.
+    #[serde(default)]
+    pub oom_kills: u64,
     /// What it used.
     pub usage: Usage,
 }

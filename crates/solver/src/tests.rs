@@ -211,6 +211,7 @@ async fn build_watched(
         root,
         config: ImageConfig::default(),
         history: Vec::new(),
+        origins: Vec::new(),
         platform: Platform::linux("amd64"),
         source_date_epoch: None,
     };

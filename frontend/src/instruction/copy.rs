@@ -79,19 +79,23 @@ fn sources_and_dest(node: &Node) -> Result<SourcesAndDest, Fault> {
     }
     paths.dest = dest.clone();
     // Of several bodies with one name the last one counts.
-    let bodies: HashMap<&str, &str> =
-        node.heredocs.iter().map(|body| (body.name.as_str(), body.content.as_str())).collect();
+    let bodies: HashMap<&str, &Heredoc> =
+        node.heredocs.iter().map(|body| (body.name.as_str(), body)).collect();
     for source in sources {
         let Some(heredoc) = parse_heredoc(&source.value) else {
             paths.sources.push(source.clone());
             continue;
         };
-        let content = bodies.get(heredoc.name.as_str()).copied().unwrap_or_default();
-        let data = Heredoc { content: content.to_owned(), ..heredoc.clone() }.body();
+        let mut heredoc = heredoc;
+        if let Some(body) = bodies.get(heredoc.name.as_str()) {
+            heredoc.content.clone_from(&body.content);
+            heredoc.raw.clone_from(&body.raw);
+        }
         paths.contents.push(SourceContent {
-            path: Word::new(heredoc.name, source.span),
-            data,
+            data: heredoc.body(),
+            raw: heredoc.raw_body(),
             expand: heredoc.expand,
+            path: Word::new(heredoc.name, source.span),
         });
     }
     Ok(paths)

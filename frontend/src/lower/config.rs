@@ -273,7 +273,7 @@ impl Lowering<'_, '_> {
                 text.push('=');
                 text.push_str(value);
                 if !NOT_IN_ENV.contains(&name) {
-                    state.env.set_last(name, value);
+                    state.env.set(name, value);
                 }
             }
             if own || value.is_none() {

@@ -127,13 +127,13 @@ impl Lowering<'_, '_> {
             .map(|word| expand(&mut *state, &lex, word))
             .collect::<Outcome<_>>()?;
         let dest = expand(state, &lex, &copying.paths.dest)?;
-        let contents: Vec<(String, String)> = copying
+        let contents: Vec<Inline> = copying
             .paths
             .contents
             .iter()
             .map(|content| inline(&mut *state, content))
             .collect::<Outcome<_>>()?;
-        self.spent += contents.iter().map(|(_, data)| data.len()).sum::<usize>();
+        self.spent += contents.iter().map(|file| file.data.len()).sum::<usize>();
         if let Some(chmod) = &copying.chmod {
             check_chmod(chmod).inspect_err(|_| {
                 state.fault = copying.chmod_span;
@@ -187,7 +187,8 @@ impl Lowering<'_, '_> {
                 },
             });
         }
-        let files = contents.into_iter().map(|(name, data)| CopySource::Inline { name, data });
+        let files =
+            contents.into_iter().map(|Inline { name, data, raw }| CopySource::Inline { name, data, raw });
         let op = Op::Copy(CopyOp {
             sources: copied.into_iter().chain(files).collect(),
             dest: paths::copy_dest_clean(&state.cwd, &dest),
@@ -216,23 +217,25 @@ fn flag(state: &mut State, lex: &Lex, word: Option<&Word>) -> Outcome<Option<Str
     Ok(value.filter(|value| !value.is_empty()))
 }
 
+/// A heredoc as a file.
+struct Inline {
+    name: String,
+    data: String,
+    raw: Option<Vec<u8>>,
+}
+
 /// A heredoc's file name and content. Bodies are expanded with `\` as escape and quotes as they are.
-fn inline(state: &mut State, content: &SourceContent) -> Outcome<(String, String)> {
+fn inline(state: &mut State, content: &SourceContent) -> Outcome<Inline> {
     let name = content.path.value.clone();
     if !content.expand {
-        return Ok((name, content.data.clone()));
+        return Ok(Inline { name, data: content.data.clone(), raw: content.raw.clone() });
     }
     let lex = Lex { skip_process_quotes: true, ..Lex::new('\\') };
     let data = expand_text(state, &lex, &content.data, Span::default())?;
-    Ok((name, data))
+    Ok(Inline { name, data, raw: None })
 }
 
-fn created_by(
-    copying: &Copying<'_>,
-    sources: &[String],
-    contents: &[(String, String)],
-    dest: &str,
-) -> String {
+fn created_by(copying: &Copying<'_>, sources: &[String], contents: &[Inline], dest: &str) -> String {
     let mut text = String::from(if copying.is_add { "ADD" } else { "COPY" });
     if copying.parents {
         text.push_str(" --parents");
@@ -245,8 +248,8 @@ fn created_by(
     for source in sources {
         text.push_str(&format!(" {source}"));
     }
-    for (name, _) in contents {
-        text.push_str(&format!(" <<{name}"));
+    for file in contents {
+        text.push_str(&format!(" <<{}", file.name));
     }
     format!("{text} {dest} # buildkit")
 }

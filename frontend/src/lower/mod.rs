@@ -210,10 +210,19 @@ impl Lowering<'_, '_> {
         let platform = self.plan.options.platform().clone();
         match origin {
             Origin::Stage(_) => Ok(None),
+            // `docker-image://scratch` has no config, as a directory has none.
+            Origin::Scratch if self.plan.nodes[node].context.is_some() => {
+                Ok(Some(State::replaced(platform, Root::Empty)))
+            }
             Origin::Scratch => Ok(Some(State::scratch(platform, Root::Empty))),
             Origin::Local(name) => {
-                let platform = self.plan.nodes[node].platform.clone().unwrap_or(platform);
-                Ok(Some(State::scratch(platform, Root::Context(name))))
+                let node = &self.plan.nodes[node];
+                let platform = node.platform.clone().unwrap_or(platform);
+                let root = Root::Context(name);
+                Ok(Some(match node.context {
+                    Some(_) => State::replaced(platform, root),
+                    None => State::scratch(platform, root),
+                }))
             }
             Origin::Image(request, context) => self.resolve_image(node, request, context).map(Some),
         }
@@ -374,14 +383,17 @@ impl Lowering<'_, '_> {
         state.config.architecture.clone_from(&platform.architecture);
         state.config.variant.clone_from(&platform.variant);
         state.config.created = None;
+        base::drop_empty_maps(&mut state.config);
         let root_digest = root.map(|root| self.vertices.digest(root));
         self.remote_ops = self.vertices.remote().cloned().collect();
+        let origins = self.vertices.origins(root);
         Ok(Definition {
             vertices: std::mem::take(&mut self.vertices).into_order(root),
             image: ImageResult {
                 root: root_digest,
                 config: state.config,
                 history: state.history,
+                origins,
                 platform,
                 source_date_epoch: self.plan.epoch,
             },

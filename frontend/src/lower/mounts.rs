@@ -15,6 +15,8 @@ const CACHE_NAMESPACE_ARG: &str = "BUILDKIT_CACHE_MOUNT_NS";
 const CACHE_MODE: u32 = 0o755;
 const SECRET_MODE: u32 = 0o400;
 const SSH_MODE: u32 = 0o600;
+/// What counts of `mode`: BuildKit drops the rest.
+const PERMISSIONS: u32 = 0o777;
 
 /// The value of `from` in a `--mount`: it decides what a stage depends on before variables are known.
 pub(crate) fn mount_from(value: &str) -> Option<String> {
@@ -39,7 +41,7 @@ impl Lowering<'_, '_> {
                 MountType::Secret => secret(state, spec)?,
                 MountType::Ssh => {
                     agents += 1;
-                    ssh(spec, agents - 1)?
+                    ssh(state, spec, agents - 1)?
                 }
                 MountType::Bind | MountType::Cache | MountType::Tmpfs => {
                     let target = target(state, spec)?;
@@ -81,9 +83,10 @@ impl Lowering<'_, '_> {
                     Some(Sharing::Private) => rbuild_ir::Sharing::Private,
                     Some(Sharing::Locked) => rbuild_ir::Sharing::Locked,
                 },
-                mode: spec.mode.unwrap_or(CACHE_MODE),
+                mode: spec.mode.unwrap_or(CACHE_MODE) & PERMISSIONS,
                 uid: spec.uid.unwrap_or(0),
                 gid: spec.gid.unwrap_or(0),
+                owned: source == "/" && (spec.mode, spec.uid, spec.gid) != (None, None, None),
                 from: root.map(|root| inputs.source(root)).filter(|source| *source != Source::Empty),
                 source,
             },
@@ -152,25 +155,25 @@ fn secret(state: &State, spec: &MountSpec) -> Outcome<Mount> {
         env: spec.env.clone(),
         file,
         required: spec.required,
-        mode: spec.mode.unwrap_or(SECRET_MODE),
+        mode: spec.mode.unwrap_or(SECRET_MODE) & PERMISSIONS,
         uid: spec.uid.unwrap_or(0),
         gid: spec.gid.unwrap_or(0),
     };
     Ok(Mount { target, kind, readonly: true })
 }
 
-fn ssh(spec: &MountSpec, number: usize) -> Outcome<Mount> {
+fn ssh(state: &State, spec: &MountSpec, number: usize) -> Outcome<Mount> {
     if !spec.source.is_empty() {
         return Err("ssh does not support source".into());
     }
     let target = match spec.target.as_str() {
         "" => format!("/run/buildkit/ssh_agent.{number}"),
-        target => paths::join("/", target),
+        target => absolute(state, target),
     };
     let kind = MountKind::Ssh {
         id: if spec.id.is_empty() { "default".into() } else { spec.id.clone() },
         required: spec.required,
-        mode: spec.mode.unwrap_or(SSH_MODE),
+        mode: spec.mode.unwrap_or(SSH_MODE) & PERMISSIONS,
         uid: spec.uid.unwrap_or(0),
         gid: spec.gid.unwrap_or(0),
     };

@@ -47,6 +47,13 @@ impl Lowering<'_, '_> {
         if argv.is_empty() {
             return Err("arguments are required".into());
         }
+        let texts = argv.iter().chain(script.pipes.iter().map(|(_, text)| text));
+        if self.plan.dockerfile.replaced_bytes && texts.into_iter().any(|text| text.contains('\u{fffd}')) {
+            // BuildKit cannot send such a command to its solver ("string field contains invalid UTF-8").
+            state.remedy =
+                Some("save the file as UTF-8, or have printf write the bytes ('\\351')".to_owned());
+            return Err("the command is not UTF-8: a step cannot be given these bytes".into());
+        }
         let specs = mount_specs(run, &self.plan.lex, state)?;
         let mut inputs = Inputs::default();
         let mounts = self.mounts(state, &specs, &command.sources, &mut inputs)?;
@@ -87,7 +94,6 @@ impl Lowering<'_, '_> {
             extra_host_names: options.extra_hosts.iter().map(|(name, _)| name.clone()).collect(),
             ulimits,
             platform: state.platform.clone(),
-            // After ENV and ARG, over which it wins.
             proxy_env: args::proxies(options),
             extra_hosts: options.extra_hosts.clone(),
         });

@@ -131,6 +131,14 @@ impl State {
         Self { root, ..Self::of_image(config, platform) }
     }
 
+    /// A stage that a context without an image's config replaces: nothing is known but the platform. BuildKit leaves
+    /// out the platform too and then refuses to export, unless `--platform` gives one.
+    pub(super) fn replaced(platform: Platform, root: Root) -> Self {
+        let mut state = Self::scratch(platform, root);
+        state.config.config = Default::default();
+        state
+    }
+
     /// The start of a stage that stands on this one.
     pub(super) fn child(&self) -> Self {
         let mut child = Self { step: 0, cmd_set: false, seen: [const { None }; 3], ..self.clone() };
@@ -145,7 +153,7 @@ impl State {
             self.places = None;
         }
         for (name, value) in config_env(&self.config) {
-            self.env.set_last(name, value);
+            self.env.set(name, value);
         }
         if let Some(dir) = self.config.config.working_dir.clone().filter(|dir| !dir.is_empty()) {
             self.set_dir(&paths::workdir(&dir, &dir));
@@ -182,7 +190,7 @@ impl State {
 
     /// ENV: sets a variable of the config and of later steps.
     pub(super) fn set_env(&mut self, name: &str, value: &str) {
-        self.env.set_last(name, value);
+        self.env.set(name, value);
         let env = self.config.config.env.get_or_insert_default();
         let pair = format!("{name}={value}");
         let places = self.places.get_or_insert_with(|| {
@@ -224,11 +232,13 @@ impl State {
 
     /// `|N k=v …` of a RUN's history entry: declared ARGs with the values they have now.
     pub(super) fn arg_prefix(&self) -> String {
-        let mut shown = Env::new();
-        for (name, value) in &self.build_args {
-            shown.set(name, self.env.get(name).or(value.as_deref()).unwrap_or_default());
-        }
-        let pairs: Vec<String> = shown.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        // A name that was declared twice keeps its first place and has its last value.
+        let last: HashMap<&str, Option<&str>> =
+            self.build_args.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        let mut seen = HashSet::new();
+        let names = self.build_args.iter().map(|(name, _)| name.as_str()).filter(|name| seen.insert(*name));
+        let value = |name: &str| self.env.get(name).or(last[name]).unwrap_or_default();
+        let pairs: Vec<String> = names.map(|name| format!("{name}={} ", value(name))).collect();
         if pairs.is_empty() { String::new() } else { format!("|{} {}", pairs.len(), pairs.concat()) }
     }
 

@@ -3,6 +3,7 @@
 use super::state::Root;
 use crate::ast::LineRange;
 use rbuild_ir::{CopyOp, CopySource, Op, Source, Unpack, Vertex, VertexDigest};
+use rbuild_oci::Reference;
 
 /// Vertices with their edges. Equal ones are kept apart: they may belong to different stages.
 #[derive(Default)]
@@ -94,6 +95,33 @@ impl Vertices {
         });
         let shown = format!("[context {name}] load from client");
         Some(self.add(op, None, &[], shown, stage.to_owned(), LineRange::default()))
+    }
+
+    /// What BuildKit says of the layers below `root`: of those of the base image, then of each step's.
+    pub(super) fn origins(&self, root: Option<usize>) -> Vec<String> {
+        let mut steps = Vec::new();
+        let mut next = root;
+        while let Some(made) = next.map(|index| &self.list[index]) {
+            if let Op::Image(image) = &made.vertex.op {
+                // An image of a layout goes by the name of its context.
+                let name = image.reference.trim_start_matches("oci-layout://");
+                let reference = name.parse::<Reference>();
+                let pinned = reference.map(|reference| reference.with_digest(image.manifest).to_string());
+                steps.push(format!("pulled from {}", pinned.unwrap_or_else(|_| image.reference.clone())));
+                steps.reverse();
+                return steps;
+            }
+            steps.push(match &made.vertex.op {
+                Op::Exec(exec) => format!("mount / from exec {}", exec.args.join(" ")),
+                _ => "fileop target".to_owned(),
+            });
+            next = made.vertex.parent.and(made.edges.first().copied());
+        }
+        if !steps.is_empty() {
+            steps.push(String::new());
+        }
+        steps.reverse();
+        steps
     }
 
     /// Those that `root` needs, each after its parent and inputs.

@@ -1,6 +1,6 @@
 //! A8 up to VOLUME, and B1: the image config.
 
-use crate::{build, build_with, for_platform, options, refused, scratch, try_build};
+use crate::{PATH, build, build_with, for_platform, options, refused, scratch, try_build};
 use rbuild_frontend::LowerOptions;
 use rbuild_ir::Op;
 use serde_json::json;
@@ -115,7 +115,7 @@ fn what_the_base_leaves() {
             "StopSignal": "SIGINT", "ArgsEscaped": true, "Healthcheck": {"Test": ["NONE"]}, "Shell": ["bash", "-c"],
         })
     );
-    assert_eq!(document["moby.unknown"], json!({"kept": true}));
+    assert_eq!(document.get("moby.unknown"), None, "BuildKit reads the config into the fields it knows");
     assert_eq!(document["author"], "base author");
     assert_eq!(document["history"], json!([{"created": "2024-01-01T00:00:00Z", "created_by": "ADD base /"}]));
     assert_eq!(document["rootfs"]["type"], "layers");
@@ -124,6 +124,14 @@ fn what_the_base_leaves() {
     assert_eq!(built.env(), ["PATH=/bin", "FROM=trigger"]);
     assert_eq!(built.config()["OnBuild"], json!(["RUN own"]), "used ones are cleared");
     assert_eq!(built.history(), ["- ENV FROM=trigger"]);
+}
+
+/// B-001, A-071: a list that turns out to be empty is no part of the config.
+#[test]
+fn empty_maps_are_left_out() {
+    let built = scratch("ARG none\nEXPOSE $none\n");
+    assert_eq!(built.config(), json!({"Env": [PATH], "WorkingDir": "/"}));
+    assert_eq!(built.history(), ["- ARG none", "- EXPOSE []"]);
 }
 
 /// B-003

@@ -1,6 +1,6 @@
 //! A1: the file, its lines, comments, continuations, flags and the JSON form.
 
-use crate::{build, options, refused, scratch, try_build};
+use crate::{build, options, refused, scratch, try_build, try_build_bytes};
 use rbuild_frontend::ast::Node;
 use rbuild_frontend::parse;
 use serde_json::json;
@@ -23,6 +23,45 @@ fn run(text: &str) -> String {
     let (file, _) = parse(format!("FROM x\n{text}").as_bytes());
     assert_eq!(file.nodes.len(), 2, "{text:?}");
     shown(&file.nodes[1])
+}
+
+/// A-002: what a user of BuildKit sees of bytes that are no UTF-8. Go's words and documents have U+FFFD for each of them;
+/// a command with them cannot be sent to the solver; comments are never looked at.
+#[test]
+fn bytes_that_are_no_utf8() {
+    let text = b"FROM scratch\n# caf\xe9\nENV a=\xe9 b=\xe2\x82x c=\"\xf0\x9f\x98\"\nLABEL caf\xe9=\xff\xfe\nMAINTAINER J\xe9\n\
+                 RUN a \\\n# \xe9\n b $a\nCMD [\"\xe9\", \"\xc3\xa9\"]\n";
+    let built = try_build_bytes(text, &options()).unwrap();
+    assert_eq!(built.env()[1..], ["a=\u{fffd}", "b=\u{fffd}\u{fffd}x", "c=\u{fffd}\u{fffd}\u{fffd}"]);
+    assert_eq!(built.label("caf\u{fffd}"), "\u{fffd}\u{fffd}");
+    assert_eq!(built.document()["author"], "J\u{fffd}");
+    assert_eq!(built.config()["Cmd"], json!(["\u{fffd}", "é"]));
+    assert_eq!(built.exec().args[2], "a  b $a");
+    assert_eq!(built.run_env("a"), Some("\u{fffd}"), "what reaches a command was a word before");
+    for text in [
+        &b"FROM x\nRUN echo \xe9\n"[..],
+        b"FROM x\nRUN [\"\xe9\"]\n",
+        b"FROM x\nRUN <<E\n\xe9\nE\n",
+        b"FROM x\nRUN <<E\n#!/a\n\xe9\nE\n",
+    ] {
+        let error = try_build_bytes(text, &options()).err().unwrap();
+        assert_eq!(
+            (error.message.split(':').next(), error.lines.start),
+            (Some("the command is not UTF-8"), 2)
+        );
+    }
+    assert!(try_build("FROM x\nRUN echo \u{fffd}\n", &options()).is_ok(), "the character itself is text");
+    // A file that is not expanded has the bytes themselves.
+    let text = b"FROM scratch\n# \xff\xff\nCOPY <<a <<\"b\" <<-'c' /\nx\xe9 $y\na\n\t\xe2\x82 $y\nb\n\t\t\xe9\r\n\t\xe9\n\tc\n";
+    let built = try_build_bytes(text, &options()).unwrap();
+    let rbuild_ir::Op::Copy(copy) = &built.definition.vertices[0].op else { panic!("not COPY") };
+    let files: Vec<&[u8]> = (copy.sources.iter())
+        .map(|source| match source {
+            rbuild_ir::CopySource::Inline { data, raw, .. } => raw.as_deref().unwrap_or(data.as_bytes()),
+            rbuild_ir::CopySource::Path { .. } => panic!("a path"),
+        })
+        .collect();
+    assert_eq!(files, ["x\u{fffd} \n".as_bytes(), b"\t\xe2\x82 $y\n", b"\xe9\r\n\xe9\n"]);
 }
 
 /// A-002

@@ -54,7 +54,7 @@ impl Resolver for Registry {
             "os": "linux",
             "author": "base author",
             "created": "2024-01-01T00:00:00Z",
-            "moby.unknown": {"kept": true},
+            "moby.unknown": {"kept": false},
             "config": config,
             "rootfs": {"type": "layers", "diff_ids": [Digest::of("layer")]},
             "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "ADD base /"}],
@@ -140,7 +140,11 @@ fn with_contexts(contexts: &[(&str, NamedContext)]) -> LowerOptions {
 }
 
 fn try_build(text: &str, options: &LowerOptions) -> Result<Built, Diagnostic> {
-    let (file, mut diagnostics) = parse(text.as_bytes());
+    try_build_bytes(text.as_bytes(), options)
+}
+
+fn try_build_bytes(text: &[u8], options: &LowerOptions) -> Result<Built, Diagnostic> {
+    let (file, mut diagnostics) = parse(text);
     let registry = Registry::default();
     let mut definition = None;
     if !diagnostics.iter().any(Diagnostic::is_error) {

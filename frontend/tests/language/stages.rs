@@ -269,6 +269,46 @@ fn named_contexts() {
     assert!(!built.steps().iter().any(|step| step.contains("RUN")));
 }
 
+/// a context that has no image config leaves none to the stage it replaces, and to an image's place that of scratch.
+#[test]
+fn what_a_context_without_a_config_leaves() {
+    let scratch = NamedContext::Image("scratch".into());
+    let empty = json!({"Env": [crate::PATH], "WorkingDir": "/"});
+    let path = json!({"Env": [crate::PATH]});
+    for context in [NamedContext::Local, scratch] {
+        let named = with_contexts(&[("base", context.clone())]);
+        let text = "FROM rich AS base\nENV A=1\nONBUILD ENV B=$A\n";
+        assert_eq!(build_with(text, &named).config(), json!({}));
+        let child = build_with(&format!("{text}FROM base\n"), &named);
+        assert_eq!(child.config(), json!({"Env": [crate::PATH, "B="]}), "the triggers of the text run");
+        assert_eq!(build_with("FROM rich AS base\nFROM base\n", &named).config(), path);
+        let child = build_with("FROM rich AS base\nFROM base\nWORKDIR a\nRUN x\n", &named);
+        assert_eq!((child.exec().cwd.as_str(), &child.document()["architecture"]), ("/a", &json!("amd64")));
+        let instead = with_contexts(&[("debian", context)]);
+        assert_eq!(build_with("FROM debian\n", &instead).config(), empty);
+    }
+}
+
+/// B-010: what BuildKit says of layers that no history entry speaks of.
+#[test]
+fn origins_of_layers() {
+    let text = "FROM debian AS a\nRUN x\nFROM a\nCOPY a /\nWORKDIR /w\nENV a=b\nRUN [\"y\", \"z\"]\n";
+    let digest = rbuild_oci::Digest::of("docker.io/library/debian:latest");
+    let pulled = format!("pulled from docker.io/library/debian:latest@{digest}");
+    assert_eq!(
+        build(text).definition.image.origins,
+        [
+            pulled.as_str(),
+            "mount / from exec /bin/sh -c x",
+            "fileop target",
+            "fileop target",
+            "mount / from exec y z"
+        ]
+    );
+    assert_eq!(build("FROM scratch\nCOPY a /\n").definition.image.origins, ["", "fileop target"]);
+    assert!(build("FROM scratch\nENV a=b\n").definition.image.origins.is_empty());
+}
+
 ///
 #[test]
 fn suggestions_for_images() {

@@ -29,6 +29,7 @@ fn image(base: &[(&str, Option<&str>)], new: &[&str]) -> ImageResult {
                 vertex: text.starts_with('+').then(|| Digest::of(text)),
             })
             .collect(),
+        origins: Vec::new(),
         platform: Platform::linux("amd64"),
         source_date_epoch: None,
     }
@@ -75,6 +76,34 @@ fn b_010_entries_with_a_layer_match_the_layers() {
     assert_eq!(too_many.history.iter().map(|entry| entry.empty_layer).collect::<Vec<_>>(), [false, true]);
 }
 
+/// B-010: the added entries speak of the last layers, wherever the gap was.
+#[test]
+fn b_010_entries_that_are_missing_tell_what_made_the_last_layers() {
+    let mut image = image(&[], &["-ENV", "+COPY", "+RUN"]);
+    image.origins =
+        ["pulled from x@y", "fileop target", "mount / from exec /bin/sh -c x"].map(str::to_owned).into();
+    let base = || layer("base", None);
+    let entries = |config: ImageConfig| {
+        let shown = |entry: History| (entry.created_by.unwrap_or_default(), entry.created);
+        config.history.into_iter().skip(3).map(shown).collect::<Vec<_>>()
+    };
+    let layers = [base(), base(), base(), layer("copy", Some(100)), layer("run", Some(200))];
+    assert_eq!(
+        entries(config(&image, &layers)),
+        [
+            ("pulled from x@y".to_owned(), at(100)),
+            ("fileop target".to_owned(), at(100)),
+            ("mount / from exec /bin/sh -c x".to_owned(), at(200)),
+        ]
+    );
+    image.history.truncate(1);
+    image.origins[0].clear();
+    assert_eq!(
+        entries(config(&image, &layers[2..])).first().map(|(text, _)| text.as_str()),
+        Some("mount / from exec /bin/sh -c x")
+    );
+}
+
 /// B-012
 #[test]
 fn b_012_new_entries_are_clamped_and_the_bases_stay() {
@@ -86,7 +115,11 @@ fn b_012_new_entries_are_clamped_and_the_bases_stay() {
         (vec![Some("2099-01-01T00:00:00Z".into()), at(1000), at(1000)], at(1000))
     );
     let earlier = [layer("base", None), layer("run", Some(500))];
-    assert_eq!(times(&image, &earlier).0[1], at(500), "what is older than the epoch keeps its time");
+    assert_eq!(times(&image, &earlier).0[1], at(1000), "an instruction's time is the epoch");
+    // An entry of the base that had to be dated is no longer the base's; nor are those behind it.
+    image.config.history.insert(0, History { created_by: Some("+old".into()), ..History::default() });
+    let layers = [layer("old", None), layer("base", None), layer("run", Some(500))];
+    assert_eq!(times(&image, &layers).0, vec![at(1000); 4]);
 }
 
 /// B-006

@@ -46,6 +46,11 @@ fn settings_of_a_run() {
             json!({"mounts": [{"target": "/c", "readonly": false, "kind": {"type": "cache", "id": "a", "sharing": "locked"}}]}),
             &["mount /c changed: type=cache,id=a,sharing=shared → type=cache,id=a,sharing=locked"],
         ),
+        (
+            json!({"mounts": [{"target": "/c", "readonly": false, "kind": {"mode": 493, "from": {"input": 0}}}]}),
+            json!({"mounts": [{"target": "/c", "readonly": false, "kind": {"mode": 448, "from": "empty"}}]}),
+            &["mount /c changed: mode=0755,from a stage or an image → mode=0700,from=empty"],
+        ),
         (json!({"field": 1}), json!({"field": 2}), &["a value that is not shown changed"]),
     ] {
         let found = one(run(old.clone()), run(new.clone()));

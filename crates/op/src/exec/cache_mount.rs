@@ -33,8 +33,10 @@ pub trait CacheMountSource: Send + Sync {
 /// What a cache mount begins with.
 #[derive(Clone)]
 enum Seed {
+    /// An empty directory of root's.
+    Empty,
     /// An empty directory of this mode, owner and group.
-    Empty(u32, u32, u32),
+    Owned(u32, u32, u32),
     /// A stage's or image's files.
     Root(Root),
     /// A local context's files.
@@ -75,7 +77,7 @@ impl Engine {
         inputs: &Inputs<Root>,
         step: &StepContext,
     ) -> Result<Option<Digest>, OpError> {
-        let MountKind::Cache { id, sharing, mode, uid, gid, from, .. } = kind else { return Ok(None) };
+        let MountKind::Cache { id, sharing, mode, uid, gid, owned, from, .. } = kind else { return Ok(None) };
         let (seed, origin) = match from {
             Some(Source::Input(input)) => {
                 let root = inputs.inputs.get(*input).cloned().unwrap_or_default();
@@ -86,9 +88,12 @@ impl Engine {
                 let bound = self.bound_context(name, "/").await?;
                 (Seed::Context(name.clone()), format!("context {}", bound.digest()))
             }
-            Some(Source::Empty) | None => {
-                (Seed::Empty(*mode, *uid, *gid), format!("empty {mode:o} {uid} {gid}"))
-            }
+            Some(Source::Empty) | None => (Seed::Empty, "empty".to_owned()),
+        };
+        // As in BuildKit, which makes a new directory on top of `from`, and another one than where none was asked for.
+        let (seed, origin) = match owned {
+            true => (Seed::Owned(*mode, *uid, *gid), format!("{origin} {mode:o} {uid} {gid}")),
+            false => (seed, origin),
         };
         let directory = Digest::of(format!("rbuild.cache-mount.v1\n{origin}\n{id}"));
         let sharing = match sharing {
@@ -199,7 +204,8 @@ impl Engine {
     async fn seed(self: &Arc<Self>, seed: &Seed, step: &StepContext) -> Result<LayerIngest, OpError> {
         let ingest = self.store.new_layer_dir()?;
         match seed {
-            Seed::Empty(mode, uid, gid) => {
+            Seed::Empty => {}
+            Seed::Owned(mode, uid, gid) => {
                 std::os::unix::fs::chown(&ingest.upper, Some(*uid), Some(*gid))?;
                 std::fs::set_permissions(&ingest.upper, std::fs::Permissions::from_mode(mode & 0o7777))?;
             }

@@ -60,8 +60,10 @@ fn mount(mount: &Mount, context: Option<Digest>) -> Value {
             json!({ "type": "bind", "content": context })
         }
         MountKind::Bind { from, source } => json!({ "type": "bind", "from": from, "source": source }),
-        MountKind::Cache { id, sharing, mode, uid, gid, from, source } => {
+        MountKind::Cache { id, sharing, mode, uid, gid, owned, from, source } => {
             let from = match from {
+                // What it begins with is then not the files of `from` (see `ir`).
+                Some(_) if *owned => json!("owned"),
                 Some(Source::Context(_)) => json!({ "content": context }),
                 other => json!(other),
             };
@@ -103,7 +105,7 @@ mod tests {
     fn cache(id: &str) -> MountKind {
         let (from, source) = (None, "/".to_owned());
         let sharing = rbuild_ir::Sharing::Shared;
-        MountKind::Cache { id: id.into(), sharing, mode: 0o755, uid: 0, gid: 0, from, source }
+        MountKind::Cache { id: id.into(), sharing, mode: 0o755, uid: 0, gid: 0, owned: false, from, source }
     }
 
     fn exec() -> ExecOp {
@@ -174,7 +176,7 @@ mod tests {
         let with = |kind| preimage(&ExecOp { mounts: vec![own(kind)], ..exec() }, &[None]);
         let cache = |sharing, mode| {
             let (id, from, source) = ("/m".to_owned(), None, "/".to_owned());
-            with(MountKind::Cache { id, sharing, mode, uid: 0, gid: 0, from, source })
+            with(MountKind::Cache { id, sharing, mode, uid: 0, gid: 0, owned: true, from, source })
         };
         let shared = cache(rbuild_ir::Sharing::Shared, 0o755);
         assert_ne!(shared, cache(rbuild_ir::Sharing::Locked, 0o755));

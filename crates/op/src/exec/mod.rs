@@ -19,7 +19,7 @@ use mounts::{Asking, StepMounts};
 use rbuild_event::Stream;
 use rbuild_ir::{ExecOp, NetworkMode, SecurityMode};
 use rbuild_oci::Digest;
-use rbuild_runtime::{ExitStatus, Network, Outcome, Rlimit, RunningStep, RuntimeError, Spec, StepIo};
+use rbuild_runtime::{ExitStatus, Limits, Network, Outcome, Rlimit, RunningStep, RuntimeError, Spec, StepIo};
 use rbuild_solver::{Inputs, Op, OpError, OperationKey, StepContext};
 use rbuild_store::LayerIngest;
 use std::fmt::Write as _;
@@ -81,6 +81,7 @@ impl ExecStep {
         if let Some(bytes) = self.engine.settings.shm_size {
             spec.shm_size = bytes;
         }
+        spec.cgroup = self.engine.settings.cgroup.clone();
         spec
     }
 
@@ -129,8 +130,13 @@ impl ExecStep {
         if outcome.deadline {
             return Err(self.failure("it took too long and was killed".into(), 137));
         }
+        let code = outcome.status.code();
+        if outcome.oom_kills > 0 && !outcome.status.success() {
+            let limits = self.engine.settings.cgroup.as_ref().map(|cgroup| cgroup.limits());
+            return Err(self.failure(out_of_memory(outcome, limits), code));
+        }
         match failed(outcome) {
-            Some(reason) => Err(self.failure(reason, outcome.status.code())),
+            Some(reason) => Err(self.failure(reason, code)),
             None => Ok(()),
         }
     }
@@ -146,6 +152,24 @@ fn failed(outcome: &Outcome) -> Option<String> {
     };
     let memory = if outcome.oom_hint { " (the machine ran out of memory meanwhile)" } else { "" };
     Some(format!("exit code: {code}{signal}{memory}"))
+}
+
+/// BuildKit's words for a step some process of which was killed for want of memory, and what helps.
+fn out_of_memory(outcome: &Outcome, limits: Option<&Limits>) -> String {
+    let killed = match outcome.oom_kills {
+        1 => "a process was".to_owned(),
+        count => format!("{count} processes were"),
+    };
+    let remedy = match limits.and_then(|limits| limits.memory) {
+        Some(bytes) => {
+            let mib = bytes >> 20;
+            let limit = if mib << 20 == bytes { format!("{mib}m") } else { bytes.to_string() };
+            format!("the limit is memory={limit}: raise it with --resource, or let the step use less")
+        }
+        None => "raise the limit of --cgroup-parent, or let the step use less".to_owned(),
+    };
+    let code = outcome.status.code();
+    format!("cannot allocate memory (exit code: {code}; {killed} killed when memory ran out; {remedy})")
 }
 
 /// The one place that decides what network a step sees: until steps get networks of their own, `default` is the
@@ -309,6 +333,7 @@ mod tests {
             killed: false,
             deadline: false,
             oom_hint,
+            oom_kills: 0,
             unfiltered: None,
             usage: Usage::default(),
         };
@@ -327,6 +352,28 @@ mod tests {
     fn limits_are_read_back() {
         let limit = rlimit("nofile=1024:-1").unwrap();
         assert_eq!((limit.resource.as_str(), limit.soft, limit.hard), ("nofile", Some(1024), None));
+    }
+
+    /// A-075: BuildKit's words first.
+    #[test]
+    fn a_step_without_memory_says_what_to_raise() {
+        let outcome = Outcome {
+            status: ExitStatus::Exited(1),
+            killed: false,
+            deadline: false,
+            oom_hint: false,
+            oom_kills: 2,
+            unfiltered: None,
+            usage: rbuild_runtime::Usage::default(),
+        };
+        let limits = |memory| Limits { memory: Some(memory), ..Limits::default() };
+        assert_eq!(
+            out_of_memory(&outcome, Some(&limits(64 << 20))),
+            "cannot allocate memory (exit code: 1; 2 processes were killed when memory ran out; the limit is memory=64m: \
+             raise it with --resource, or let the step use less)"
+        );
+        assert!(out_of_memory(&outcome, Some(&limits(7_000_001))).contains("memory=7000001:"));
+        assert!(out_of_memory(&outcome, Some(&Limits::default())).contains("--cgroup-parent"));
     }
 
     #[test]

@@ -266,7 +266,8 @@ impl Engine {
                 MountKind::Cache { from: Some(Source::Context(name)), .. } => (name, "/"),
                 _ => return Ok::<_, OpError>(None),
             };
-            Ok(Some(self.bound_context(name, path).await?))
+            let bound = self.bound_context(name, path).await;
+            Ok(Some(bound.map_err(|error| at_target(error, mount))?))
         });
         futures_util::future::try_join_all(digests).await
     }

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &AstArgs) -> Result<ExitCode> {
             serde_json::to_string_pretty(&document)? + "\n"
         }
     })?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = rbuild_frontend::decode(&bytes);
     let mut failed = false;
     for error in diagnostics.iter().filter(|diagnostic| diagnostic.is_error()) {
         failed = true;

@@ -5,9 +5,12 @@ use crate::command::call;
 use crate::request::{environment, prepare};
 use crate::{output, report};
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rbuild_build::{BuildError, BuildResult, ClientConfig, Environment};
 
-use rbuild_progress::{Mode, Progress, Summary};
+use rbuild_frontend::number::parse_bool;
+use rbuild_progress::{Colors, Mode, Progress, Summary, TtyStyle};
 use rbuild_store::Budget;
 use serde_json::json;
 use std::io::IsTerminal;
@@ -36,12 +39,14 @@ pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
         return Ok(code);
     }
     let prepared = prepare(args)?;
+    forget_image_id(args)?;
     let history = crate::request::history::limits(args.history_limits.as_deref())?;
     let budget = args.budget.or_environment()?;
     let cdi_dirs = args.cdi_spec_dir.clone();
     let environment = Environment { history, budget, cdi_dirs, ..surroundings(root) };
-    let (progress, reporter) = Progress::start(mode(args), std::io::stderr());
-    for text in prepared.warnings {
+    let mut warnings = prepared.warnings;
+    let (progress, reporter) = Progress::start(mode(args, &mut warnings), std::io::stderr());
+    for text in warnings {
         reporter.report(rbuild_event::Event::Warning { text });
     }
     // The threads that wait for processes and files do not count as workers; hashing has rayon's pool.
@@ -56,8 +61,23 @@ pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<ExitCode> {
     // Whatever still blocks a thread (a resolver, a dead network) must not delay the exit.
     runtime.shutdown_background();
     match built? {
-        Ok(result) => finish(args, &result),
+        Ok(result) => finish(args, &result, &summary),
         Err(error) => Err(explain(error, &summary)),
+    }
+}
+
+/// D-014: an id of an earlier build must not outlive a build that fails.
+fn forget_image_id(args: &BuildArgs) -> Result<()> {
+    let Some(file) = &args.iidfile else { return Ok(()) };
+    // Never what is no file, such as /dev/stdout.
+    if !file.symlink_metadata().is_ok_and(|stat| stat.is_file()) {
+        return Ok(());
+    }
+    match std::fs::remove_file(file) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove the earlier image id in `{}`", file.display()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -66,20 +86,40 @@ fn is_quiet(args: &BuildArgs) -> bool {
     args.quiet || args.progress == ProgressArg::Quiet
 }
 
-fn mode(args: &BuildArgs) -> Mode {
+fn mode(args: &BuildArgs, warnings: &mut Vec<String>) -> Mode {
     if is_quiet(args) {
         return Mode::Quiet;
     }
     match args.progress {
-        ProgressArg::Tty => Mode::Tty,
+        ProgressArg::Tty => Mode::Tty(tty_style(warnings)),
         ProgressArg::Plain => Mode::Plain,
         ProgressArg::Quiet | ProgressArg::None => Mode::Quiet,
         ProgressArg::Rawjson => Mode::RawJson { time: rbuild_build::time::format_rfc3339 },
         ProgressArg::Auto => {
             let dumb = environment("TERM").is_none_or(|term| term == "dumb");
-            if std::io::stderr().is_terminal() && !dumb { Mode::Tty } else { Mode::Plain }
+            if std::io::stderr().is_terminal() && !dumb {
+                Mode::Tty(tty_style(warnings))
+            } else {
+                Mode::Plain
+            }
         }
     }
+}
+
+/// D-008: NO_COLOR, BUILDKIT_COLORS, BUILDKIT_TTY_LOG_LINES.
+fn tty_style(warnings: &mut Vec<String>) -> TtyStyle {
+    let mut style = TtyStyle::default();
+    if environment("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        style.colors = Colors::NONE;
+    }
+    if let Some(text) = environment("BUILDKIT_COLORS") {
+        warnings.extend(style.colors.set(&text));
+    }
+    let lines = environment("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok());
+    if let Some(lines) = lines.filter(|lines| *lines > 0) {
+        style.log_lines = lines;
+    }
+    style
 }
 
 /// The first SIGINT or SIGTERM stops the build; the second ends the process at once.
@@ -137,14 +177,15 @@ fn is_stub(resolv_conf: &str) -> bool {
     servers == [std::net::Ipv4Addr::new(127, 0, 0, 53)]
 }
 
-fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
+fn finish(args: &BuildArgs, result: &BuildResult, summary: &Summary) -> Result<ExitCode> {
     let id = result.config.map(|config| config.to_string());
-    if let (Some(file), Some(id)) = (&args.iidfile, &id) {
-        std::fs::write(file, id)
+    if let Some(file) = &args.iidfile {
+        // Empty, as buildx's, if no output is an image.
+        std::fs::write(file, id.as_deref().unwrap_or_default())
             .with_context(|| format!("cannot write the image id to `{}`", file.display()))?;
     }
     if let Some(file) = &args.metadata_file {
-        let text = serde_json::to_string_pretty(&metadata(result))? + "\n";
+        let text = serde_json::to_string_pretty(&metadata(result, summary))? + "\n";
         std::fs::write(file, text)
             .with_context(|| format!("cannot write metadata to `{}`", file.display()))?;
     }
@@ -175,13 +216,22 @@ fn finish(args: &BuildArgs, result: &BuildResult) -> Result<ExitCode> {
 }
 
 /// D-014.
-fn metadata(result: &BuildResult) -> serde_json::Value {
+fn metadata(result: &BuildResult, summary: &Summary) -> serde_json::Value {
     let names: Vec<String> = result.names.iter().map(ToString::to_string).collect();
     let mut value = json!({});
     if let (Some(manifest), Some(config)) = (&result.manifest, &result.config) {
         value["containerimage.config.digest"] = json!(config);
         value["containerimage.descriptor"] = json!(manifest);
         value["containerimage.digest"] = json!(manifest.digest);
+    }
+    if environment("BUILDX_METADATA_WARNINGS").is_some_and(|value| parse_bool(&value) == Some(true)) {
+        // As in rawjson: bytes are base64 there.
+        let warning = |text: &String| json!({"level": 1, "short": STANDARD.encode(text)});
+        value["buildx.build.warnings"] = summary.warnings.iter().map(warning).collect();
+    }
+    if let Some(build) = &result.build {
+        // BUILDER/NODE/BUILD, of which rbuild has only the last: what `rbuild builds` knows it by.
+        value["buildx.build.ref"] = json!(format!("rbuild/rbuild/{build}"));
     }
     if !names.is_empty() {
         value["image.name"] = json!(names.join(","));

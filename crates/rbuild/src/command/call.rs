@@ -4,13 +4,14 @@ use crate::args::{BuildArgs, ReportFormat, TextOrJson};
 use crate::command::build::surroundings;
 use crate::command::{check, outline, plan};
 use crate::exit::Usage;
-use crate::output::print;
+use crate::output::{print, tabbed};
 use crate::report;
 use crate::request::prepare;
 use anyhow::{Context as _, Result};
 use rbuild_build::Examined;
 use rbuild_frontend::{Diagnostic, render, render_colored};
 use rbuild_progress::{Mode, Progress};
+use serde_json::json;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,22 +36,31 @@ struct Call {
     ignore_status: bool,
 }
 
-const METHODS: [(&str, Method, &str); 6] = [
-    ("build", Method::Build, "Build (the default)"),
-    ("check", Method::Check, "Check for mistakes"),
-    ("outline", Method::Outline, "List the parameters of the target"),
-    ("targets", Method::Targets, "List the targets"),
-    ("plan", Method::Plan, "Show what a build would do"),
-    ("subrequests.describe", Method::Describe, "List these methods"),
+const METHODS: [(&str, Method); 6] = [
+    ("build", Method::Build),
+    ("check", Method::Check),
+    ("outline", Method::Outline),
+    ("targets", Method::Targets),
+    ("plan", Method::Plan),
+    ("subrequests.describe", Method::Describe),
+];
+
+/// What `subrequests.describe` lists, as the Dockerfile frontend does; the last one is ours.
+const DESCRIBED: [(&str, &str); 5] = [
+    ("outline", "List all parameters current build target supports"),
+    ("targets", "List all targets current build supports"),
+    ("subrequests.describe", "List available subrequest types"),
+    ("lint", "Lint a Dockerfile"),
+    ("plan", "Show what a build would do"),
 ];
 
 fn parse(text: &str) -> Result<Call> {
     let mut fields = text.split(',');
     let name = fields.next().unwrap_or_default();
     let name = if name == "lint" { "check" } else { name };
-    let found = METHODS.iter().find(|(known, ..)| *known == name);
-    let (_, method, _) = found.ok_or_else(|| {
-        let known = METHODS.map(|(name, ..)| name);
+    let found = METHODS.iter().find(|(known, _)| *known == name);
+    let (_, method) = found.ok_or_else(|| {
+        let known = METHODS.map(|(name, _)| name);
         let message = format!("--call: there is no method `{name}`: it is one of {}", known.join(", "));
         Usage::new(rbuild_frontend::suggest::with_suggestion(message, name, known, true))
     })?;
@@ -90,15 +100,28 @@ pub(crate) fn run(root: &Path, args: &BuildArgs) -> Result<Option<ExitCode>> {
         Method::Outline => outline::outline(root, args, format)?,
         Method::Targets => outline::targets(args, format)?,
         Method::Plan => plan::plan(root, args, format)?,
-        Method::Describe => describe()?,
+        Method::Describe => describe(format)?,
     };
     Ok(Some(if call.ignore_status { ExitCode::SUCCESS } else { code }))
 }
 
-fn describe() -> Result<ExitCode> {
-    let mut rows = vec![vec!["NAME".to_owned(), "DESCRIPTION".to_owned()]];
-    rows.extend(METHODS.map(|(name, _, text)| vec![name.to_owned(), text.to_owned()]));
-    print(&crate::output::table(&rows))?;
+fn describe(format: TextOrJson) -> Result<ExitCode> {
+    const VERSION: &str = "1.0.0";
+    print(&match format {
+        TextOrJson::Text => {
+            let rows = [("NAME", "VERSION", "DESCRIPTION")].into_iter();
+            let rows = rows.chain(DESCRIBED.map(|(name, text)| (name, VERSION, text)));
+            let rows: Vec<_> =
+                rows.map(|(name, version, text)| [name, version, text].map(str::to_owned).into()).collect();
+            tabbed(&rows, 1)
+        }
+        TextOrJson::Json => {
+            let requests = DESCRIBED.map(|(name, text)| {
+                json!({"name": format!("frontend.{name}"), "version": VERSION, "type": "rpc", "description": text})
+            });
+            serde_json::to_string_pretty(&requests)? + "\n"
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

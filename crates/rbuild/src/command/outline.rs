@@ -3,7 +3,7 @@
 use crate::args::{BuildArgs, TextOrJson};
 use crate::command::call::{errors, examine};
 use crate::command::check::location;
-use crate::output::{print, table};
+use crate::output::{print, tabbed};
 use crate::report;
 use crate::request::prepare;
 use anyhow::Result;
@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use rbuild_build::{other_frontend, read_dockerfile};
 use rbuild_frontend::ast::Dockerfile;
 use rbuild_frontend::{Diagnostic, Outline, OutlineMount, Target, parse, render};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -36,63 +36,82 @@ fn row(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|&cell| cell.to_owned()).collect()
 }
 
+/// Tables with an empty line behind each.
 fn outline_text(outline: &Outline) -> String {
-    let mut parts = Vec::new();
+    let mut text = String::new();
+    let mut section = |rows: &[Vec<String>], padding| text.push_str(&(tabbed(rows, padding) + "\n"));
     if outline.name.is_some() || !outline.description.is_empty() {
         let mut rows = vec![row(&["TARGET:", outline.name.as_deref().unwrap_or(NAMELESS)])];
         if !outline.description.is_empty() {
             rows.push(row(&["DESCRIPTION:", &outline.description]));
         }
-        parts.push(rows);
+        section(&rows, 1);
     }
     if !outline.args.is_empty() {
         let args = outline.args.iter().map(|arg| row(&[&arg.name, &arg.value, &arg.description]));
-        parts.push([row(&["BUILD ARG", "VALUE", "DESCRIPTION"])].into_iter().chain(args).collect());
+        let rows: Vec<_> = [row(&["BUILD ARG", "VALUE", "DESCRIPTION"])].into_iter().chain(args).collect();
+        section(&rows, 3);
     }
     for (title, mounts) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
         if !mounts.is_empty() {
             let mounts =
                 mounts.iter().map(|mount| row(&[&mount.id, if mount.required { "true" } else { "" }]));
-            parts.push([row(&[title, "REQUIRED"])].into_iter().chain(mounts).collect());
+            let rows: Vec<_> = [row(&[title, "REQUIRED"])].into_iter().chain(mounts).collect();
+            section(&rows, 3);
         }
     }
+    // BuildKit has a place for these in its document, but neither fills nor prints it.
     if !outline.cache.is_empty() {
         let mounts = outline.cache.iter().map(|mount| row(&[&mount.id]));
-        parts.push([row(&["CACHE MOUNT"])].into_iter().chain(mounts).collect());
+        let rows: Vec<_> = [row(&["CACHE MOUNT"])].into_iter().chain(mounts).collect();
+        section(&rows, 3);
     }
-    parts.iter().map(|rows| table(rows)).collect::<Vec<_>>().join("\n")
+    text
+}
+
+/// A document without its empty fields.
+fn filled<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    let empty = |value: &Value| {
+        let list = value.as_array().is_some_and(Vec::is_empty);
+        list || value.as_str() == Some("") || value == &Value::Bool(false)
+    };
+    let fields = fields.into_iter().filter(|(_, value)| !empty(value));
+    Value::Object(fields.map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 fn outline_json(outline: &Outline, text: &str) -> Value {
-    let mut map = Map::new();
-    let mut put = |key: &str, value: Value| {
-        let empty = value.as_str().is_some_and(str::is_empty) || value.as_array().is_some_and(Vec::is_empty);
-        if !empty {
-            map.insert(key.to_owned(), value);
-        }
-    };
-    put("name", outline.name.as_deref().unwrap_or_default().into());
-    put("description", outline.description.as_str().into());
     let args = outline.args.iter().map(|arg| {
-        json!({
-            "name": arg.name, "description": arg.description, "value": arg.value, "location": location(arg.lines),
-        })
+        filled([
+            ("name", arg.name.as_str().into()),
+            ("description", arg.description.as_str().into()),
+            ("value", arg.value.as_str().into()),
+            ("location", location(arg.lines)),
+        ])
     });
-    put("args", args.collect());
-    let mount = |mount: &OutlineMount| json!({"name": mount.id, "required": mount.required, "location": location(mount.lines)});
-    put("secrets", outline.secrets.iter().map(mount).collect());
-    put("ssh", outline.ssh.iter().map(mount).collect());
+    let mount = |mount: &OutlineMount| {
+        filled([
+            ("name", mount.id.as_str().into()),
+            ("required", mount.required.into()),
+            ("location", location(mount.lines)),
+        ])
+    };
     let cache = outline.cache.iter().map(|mount| json!({"ID": mount.id, "location": location(mount.lines)}));
-    put("cache", cache.collect());
-    put("sources", json!([STANDARD.encode(text)]));
-    Value::Object(map)
+    filled([
+        ("name", outline.name.as_deref().unwrap_or_default().into()),
+        ("description", outline.description.as_str().into()),
+        ("args", args.collect()),
+        ("secrets", outline.secrets.iter().map(mount).collect()),
+        ("ssh", outline.ssh.iter().map(mount).collect()),
+        ("cache", cache.collect()),
+        ("sources", json!([STANDARD.encode(text)])),
+    ])
 }
 
 /// The stages that can be built. Needs the text only.
 pub(crate) fn targets(args: &BuildArgs, format: TextOrJson) -> Result<ExitCode> {
     let request = prepare(args)?.request;
     let (name, bytes) = read_dockerfile(&request)?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = rbuild_frontend::decode(&bytes);
     let (dockerfile, diagnostics) = match other_frontend(&request, &bytes) {
         Some(refusal) => (Dockerfile::default(), vec![refusal]),
         None => parse(&bytes),
@@ -117,33 +136,24 @@ fn targets_text(targets: &[Target]) -> String {
             (Some(name), true) => format!("{name} {NAMELESS}"),
             (Some(name), false) => name.clone(),
             (None, true) => NAMELESS.to_owned(),
-            // It can only be reached from other stages.
-            (None, false) => continue,
+            // It can only be reached from other stages, but its line is there.
+            (None, false) => String::new(),
         };
         rows.push(vec![name, target.description.clone()]);
     }
-    table(&rows)
+    tabbed(&rows, 1)
 }
 
 fn targets_json(targets: &[Target], text: &str) -> Value {
     let targets = targets.iter().map(|target| {
-        let mut map = Map::new();
-        let fields = [
-            ("name", target.name.as_deref().unwrap_or_default()),
-            ("description", &target.description),
-            ("base", &target.base),
-            ("platform", &target.platform),
-        ];
-        for (key, value) in fields {
-            if !value.is_empty() {
-                map.insert(key.to_owned(), value.into());
-            }
-        }
-        if target.default {
-            map.insert("default".into(), true.into());
-        }
-        map.insert("location".into(), location(target.lines));
-        Value::Object(map)
+        filled([
+            ("name", target.name.as_deref().unwrap_or_default().into()),
+            ("default", target.default.into()),
+            ("description", target.description.as_str().into()),
+            ("base", target.base.as_str().into()),
+            ("platform", target.platform.as_str().into()),
+            ("location", location(target.lines)),
+        ])
     });
     json!({"targets": targets.collect::<Vec<Value>>(), "sources": [STANDARD.encode(text)]})
 }

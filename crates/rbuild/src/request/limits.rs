@@ -23,6 +23,46 @@ const ULIMITS: [&str; 15] = [
     "stack",
 ];
 
+/// All limits; of a name that is given twice the last counts, in its first place.
+pub(super) fn ulimits(texts: &[String]) -> Result<Vec<String>> {
+    let mut all: Vec<String> = Vec::new();
+    for text in texts {
+        let limit = ulimit(text)?;
+        let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+        match all.iter_mut().find(|other| name(other) == name(&limit)) {
+            Some(other) => *other = limit,
+            None => all.push(limit),
+        }
+    }
+    Ok(all)
+}
+
+/// Says which of these limits (as [`ulimits`] gives them) the machine does not let us have whole.
+pub(super) fn beyond(limits: &[String]) -> Vec<String> {
+    use rustix::process::{Resource, getrlimit};
+    use rustix::thread::{CapabilitySet, capabilities};
+    if capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_RESOURCE)) {
+        return Vec::new();
+    }
+    let own = |name: &str| match name {
+        "memlock" => getrlimit(Resource::Memlock).maximum,
+        "nofile" => getrlimit(Resource::Nofile).maximum,
+        "nproc" => getrlimit(Resource::Nproc).maximum,
+        "stack" => getrlimit(Resource::Stack).maximum,
+        _ => None,
+    };
+    let warning = |limit: &String| {
+        let (name, values) = limit.split_once('=')?;
+        let hard = values.rsplit(':').next()?;
+        let own = own(name)?;
+        let above = hard.parse::<u64>().map_or(true, |hard| hard > own);
+        above.then(|| {
+            format!("--ulimit {limit}: steps get {own}, which is all that rbuild has itself (raising it takes CAP_SYS_RESOURCE)")
+        })
+    };
+    limits.iter().filter_map(warning).collect()
+}
+
 /// `name=soft[:hard]` as `name=soft:hard`; -1 is unlimited.
 pub(super) fn ulimit(text: &str) -> Result<String> {
     let fail = |message: String| Err(Usage::new(format!("invalid --ulimit: {message}")).into());
@@ -95,7 +135,7 @@ mod tests {
 
     /// D-015
     #[test]
-    fn ulimits() {
+    fn one_limit() {
         replay("golden/ulimits.json", |entry| {
             let text = entry["ulimit"].as_str().unwrap();
             let got = ulimit(text).map_err(|error| error.to_string());
@@ -107,6 +147,13 @@ mod tests {
             };
             (got != expected).then(|| format!("{text}: expected {expected:?}, got {got:?}"))
         });
+    }
+
+    /// D-015: as in docker, where they are a map.
+    #[test]
+    fn the_last_limit_of_a_name_counts() {
+        let texts = ["nofile=1:2", "core=0", "nofile=5"].map(str::to_owned);
+        assert_eq!(ulimits(&texts).unwrap(), ["nofile=5:5", "core=0:0"]);
     }
 
     /// D-015

@@ -82,18 +82,61 @@ fn outputs_are_understood() {
 
 #[test]
 fn legacy_flags_warn() {
-    let warnings = prepared("--rm --compress --squash .").unwrap().warnings;
-    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    // D-021, one by one.
+    for (line, warning) in [
+        ("--compress", "flag --compress has no effect"),
+        ("--isolation default", "flag --isolation has no effect"),
+        ("--security-opt label=disable --security-opt seccomp=x", "flag --security-opt has no effect"),
+        ("--rm", "flag --rm has no effect"),
+        ("--rm=false", "flag --rm has no effect"),
+        ("--force-rm=1", "flag --force-rm has no effect"),
+        ("--builder other", "flag --builder has no effect"),
+        ("-D", "flag --debug has no effect"),
+        ("--squash", "experimental flag squash is removed with BuildKit"),
+    ] {
+        let warnings = prepared(&format!("{line} .")).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].starts_with(warning), "{line}: {warnings:?}");
+    }
+    assert!(prepared("--squash=false --compress=f .").unwrap().warnings.is_empty());
+}
+
+#[test]
+fn switches_take_values_and_the_last_flag_counts() {
+    let request = |line: &str| prepared(&format!("{line} .")).unwrap().request;
+    assert!(matches!(request("--no-cache=true").no_cache, NoCache::All));
+    assert!(matches!(request("--no-cache --no-cache=false").no_cache, NoCache::Never));
+    assert!(request("-t a --push=T --load --pull").push && !request("-t a --push=0").push);
+    let twice = request("--target a --target b -t one -t two --build-arg A=1 --build-arg B=2");
+    assert_eq!((twice.target.as_deref(), twice.tags.len()), (Some("b"), 2));
+    assert!(problem("--no-cache=maybe .").contains("strconv.ParseBool: parsing \"maybe\": invalid syntax"));
+}
+
+/// D-005
+#[test]
+fn labels_and_platforms() {
+    let request = |line: &str| prepared(&format!("{line} .")).unwrap().request;
+    let labels = request("--label a=1=2 --label b --label a=3").labels;
+    let own = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(labels, [own("a", "1=2"), own("b", ""), own("a", "3")]);
+    assert_eq!(request("--platform local").platform, Some(Platform::host()));
+    assert_eq!(request("--platform linux/aarch64").platform.unwrap().to_string(), "linux/arm64");
+    assert!(problem("--platform linux/amd64,linux/arm64 .").contains("several platforms"));
+    assert!(problem("--build-arg =1 .").contains("invalid --build-arg"));
 }
 
 #[test]
 fn hosts_limits_and_sizes_are_checked() {
     assert_eq!(extra_host("db:10.0.0.2").unwrap(), ("db".into(), "10.0.0.2".into()));
     assert_eq!(extra_host("db=[::1]").unwrap(), ("db".into(), "::1".into()));
-    assert_eq!(ulimit("nofile=1024").unwrap(), "nofile=1024:1024");
+    let several = ["a:1.2.3.4,b=::1", "c:[fe80::1]"].map(str::to_owned);
+    let own = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+    assert_eq!(extra_hosts(&several).unwrap(), [own("a", "1.2.3.4"), own("b", "::1"), own("c", "fe80::1")]);
+    assert_eq!(limits::ulimit("nofile=1024").unwrap(), "nofile=1024:1024");
     assert_eq!([bytes("64m").unwrap(), bytes("1GiB").unwrap(), bytes("7").unwrap()], [64 << 20, 1 << 30, 7]);
     assert!(extra_host("db").is_err() && extra_host("db:nope").is_err());
-    assert!(ulimit("nofile").is_err() && ulimit("nofile=9:1").is_err());
+    assert!(limits::ulimit("nofile").is_err() && limits::ulimit("nofile=9:1").is_err());
+    // D-015: 0 is docker's default size, not a filesystem without limit.
+    assert_eq!(prepared("--shm-size 0 .").unwrap().request.shm_size, None);
     assert!(bytes("1x").is_err() && bytes("").is_err());
 }
 

@@ -83,6 +83,12 @@ fn stages_without_files() {
     context.file("Dockerfile", "FROM other.invalid/base AS build\nCOPY foo /out\n");
     let image = context.image(&["--build-context", "other.invalid/base=docker-image://scratch"]);
     assert_eq!(image.paths(), ["out"]);
+    // Two names are never looked up.
+    context.file("Dockerfile", "FROM scratch\nCOPY foo /\n").file("other/foo", "other");
+    let other = context.dir.join("other").display().to_string();
+    let named = [format!("context={other}"), format!("scratch={other}")];
+    let image = context.image(&["--build-context", &named[0], "--build-context", &named[1]]);
+    assert_eq!((image.paths(), image.text("foo")), (vec!["foo"], "foo"));
 }
 
 /// ignore files are about contexts, not about stages.
@@ -116,6 +122,9 @@ fn the_command_line_gives_a_network() {
     );
     let image = context.image(&["--allow", "network.host"]);
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(image.text("host").trim_end(), own.to_string_lossy());
+    // The option itself is the permission.
+    let image = context.image(&["--network", "host", "--no-cache"]);
     assert_eq!(image.text("host").trim_end(), own.to_string_lossy());
     context.build(&[]).refused(2, "network.host");
 }

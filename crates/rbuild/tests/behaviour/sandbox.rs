@@ -24,6 +24,12 @@ fn failures_show_the_log_and_the_place() {
     }
     let outcome = site.context().build_of("FROM busybox\nRUN sh -c 'kill -9 $$'; exit $?\n");
     outcome.refused(1, "exit code: 137");
+    // In one line, as Go quotes it.
+    let outcome = site.context().build_of("FROM busybox\nRUN <<E\necho \"a\\\\b\"\nexit 3\nE\n");
+    outcome.refused(
+        1,
+        r#"process "/bin/sh -c echo \"a\\\\b\"\nexit 3\n" did not complete successfully: exit code: 3"#,
+    );
 }
 
 /// A-076: a heredoc, a mount and a network in one RUN.
@@ -80,6 +86,33 @@ COPY --from=bare /env /env
     let texts = ["host", "home", "home-set", "pwd"].map(|name| image.text(&format!("out/{name}")));
     assert_eq!(texts, ["", "/home/app\n", "/set\n", "/gone\n"]);
     assert!(image.text("env").lines().any(|line| line == "PATH="), "{}", image.text("env"));
+}
+
+/// A-053: proxies are put behind the variables of the image, which they replace.
+#[test]
+fn proxies_win_over_variables() {
+    let site = site!("proxies_win_over_variables");
+    let context = site.context();
+    context.file(
+        "Dockerfile",
+        "FROM busybox\nENV http_proxy=http://env\nRUN env | grep -i _proxy | sort > /seen\n",
+    );
+    let image = context.image(&["--build-arg", "http_proxy=http://given"]);
+    assert_eq!(image.text("seen"), "HTTP_PROXY=http://given\nhttp_proxy=http://given\n");
+    assert_eq!(image.config()["Env"][1], "http_proxy=http://env");
+}
+
+/// A-068: a working directory that an image only names is made for the user of the step.
+#[test]
+fn a_missing_working_directory_belongs_to_the_user() {
+    let site = site!("a_missing_working_directory_belongs_to_the_user");
+    let image = site.context().image_of(
+        "FROM busybox\nRUN mkdir /there\nWORKDIR /there/deep/er\nRUN cd / && rm -r /there/deep\nUSER daemon\nRUN touch file\n",
+    );
+    let owners =
+        ["there", "there/deep", "there/deep/er", "there/deep/er/file"].map(|path| image.entry(path).owner());
+    assert_eq!(owners, ["0:0", "1:1", "1:1", "1:1"]);
+    assert_eq!(image.entry("there/deep").mode, 0o755);
 }
 
 /// A-078: the files and filesystems that a step finds, word for word.

@@ -216,3 +216,30 @@ fn errors_name_line_and_cause() {
         site.context().build_of(dockerfile).refused(2, message);
     }
 }
+
+/// what is not expanded is copied byte for byte.
+#[test]
+fn a_heredoc_that_is_no_utf8() {
+    let site = site!("a_heredoc_that_is_no_utf8");
+    let context = site.context();
+    context.file("Dockerfile", b"FROM scratch\nCOPY <<'E' /f\ncaf\xe9 $x\r\nE\nLABEL l=caf\xe9\n");
+    let image = context.image(&[]);
+    assert_eq!(image.entry("f").content, b"caf\xe9 $x\r\n");
+    assert_eq!(image.config()["Labels"]["l"], "caf\u{fffd}");
+    context.file("Dockerfile", b"FROM busybox\nRUN echo caf\xe9\n");
+    context.build(&[]).refused(2, "the command is not UTF-8");
+}
+
+/// a command finds variables in the order in which they were last set, HOME last.
+#[test]
+fn the_order_of_the_environment() {
+    let site = site!("the_order_of_the_environment");
+    let image = site.context().image_of(
+        "FROM busybox AS a\nENV A=1 B=2\nARG C=3\nENV A=4\nFROM a\nARG B=5\nRUN [\"sh\", \"-c\", \"cat /proc/$$/environ | tr '\\\\0' '\\\\n' > /env\"]\n",
+    );
+    let lines: Vec<&str> = image.text("env").lines().filter(|line| !line.starts_with("PWD=")).collect();
+    // A child sets what its parent's image says once more.
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    assert_eq!(lines[..4], ["C=3", path, "A=4", "B=5"]);
+    assert_eq!(image.config()["Env"], serde_json::json!([path, "A=4", "B=2"]), "the config keeps places");
+}

@@ -252,3 +252,26 @@ fn an_archive_cannot_write_outside_its_destination() {
     }
     context.assert_nothing_left();
 }
+
+/// BuildKit says `invalid user index: -1`.
+#[test]
+fn names_of_users_that_cannot_be_looked_up() {
+    let context = TestContext::new();
+    context.file("f", "");
+    let cases = [
+        ("FROM base\nCOPY --link --chown=daemon f /f\n", ["--chown=daemon with --link", "give numbers"]),
+        ("FROM base\nADD --link --chown=1:daemon f /f\n", ["--chown=1:daemon with --link", "give numbers"]),
+        (
+            "FROM scratch\nCOPY --chown=daemon f /f\n",
+            ["--chown=daemon: there is no /etc/passwd", "give numbers"],
+        ),
+        ("FROM scratch\nUSER daemon\nWORKDIR /w\n", ["USER daemon: there is no /etc/passwd", "give numbers"]),
+    ];
+    for (dockerfile, words) in cases {
+        context.dockerfile(dockerfile).build(&["-t", "x"]).fails(2, &words);
+    }
+    // `root` is 0 everywhere, nothing is 0, and with --chmod a copy is not linked.
+    let linked = "COPY --link --chown=root: f /f\nCOPY --link --chown=:5 f /g\nCOPY --link --chmod=644 --chown=daemon f /h\n";
+    context.dockerfile(&format!("FROM base\n{linked}")).build(&["-t", "x"]).ok();
+    context.dockerfile("FROM scratch\nWORKDIR /w\nCOPY --chown=daemon f /f\n").build(&["-t", "x"]).ok();
+}

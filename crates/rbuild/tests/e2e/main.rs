@@ -19,6 +19,7 @@ mod full_disk;
 mod image;
 mod keys;
 mod layers;
+mod limits;
 mod modes;
 mod outputs;
 mod registry;

@@ -107,6 +107,28 @@ fn files_and_quiet() {
     assert_eq!(meta["containerimage.config.digest"], id);
     assert_eq!(meta["image.name"], "docker.io/library/a:latest");
     assert_eq!(meta["containerimage.descriptor"]["digest"], image.digest.as_str());
+    assert_eq!(meta["containerimage.descriptor"]["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    let builds = context.rbuild(&["builds", "ls", "-q"]).ok().stdout;
+    assert_eq!(meta["buildx.build.ref"], format!("rbuild/rbuild/{}", builds.trim()));
+    assert!(meta.get("buildx.build.warnings").is_none(), "only if asked for");
+    // D-014: no image, no id.
+    context.build(&["--iidfile=iid", "--metadata-file=meta.json", "-o", "out"]).ok();
+    assert_eq!(std::fs::read_to_string(context.path("iid")).unwrap(), "");
+    let meta: Value = serde_json::from_slice(&std::fs::read(context.path("meta.json")).unwrap()).unwrap();
+    assert!(meta.get("containerimage.digest").is_none() && meta.get("image.name").is_none(), "{meta}");
+}
+
+/// D-014: BUILDX_METADATA_WARNINGS.
+#[test]
+fn warnings_are_facts_too() {
+    let mut context = TestContext::of("FROM base as b\nCOPY Dockerfile /\n");
+    context.env("BUILDX_METADATA_WARNINGS", "1");
+    context.build(&["--metadata-file=meta.json"]).ok();
+    let meta: Value = serde_json::from_slice(&std::fs::read(context.path("meta.json")).unwrap()).unwrap();
+    let [warning] = &meta["buildx.build.warnings"].as_array().unwrap()[..] else { panic!("{meta}") };
+    // `FromAsCasing: …`
+    assert!(warning["short"].as_str().unwrap().starts_with("RnJvbUFzQ2FzaW5n"), "{warning}");
+    assert_eq!(warning["level"], 1);
 }
 
 #[test]
@@ -115,10 +137,10 @@ fn a_failed_build_writes_no_output() {
     std::fs::write(context.path("iid"), "earlier").unwrap();
     let args = ["-t", "a", "--iidfile=iid", "--metadata-file=meta", "-o", "type=tar,dest=x.tar", "-o", "out"];
     context.build(&args).fails(1, &["exit code: 1"]);
-    for name in ["meta", "x.tar", "out"] {
+    // D-014: not even the id of an earlier build.
+    for name in ["meta", "x.tar", "out", "iid"] {
         assert!(!context.path(name).exists(), "{name}");
     }
-    assert_ne!(std::fs::read_to_string(context.path("iid")).unwrap_or_default(), "sha256", "no id");
     assert_eq!(context.rbuild(&["images", "-q"]).ok().stdout, "");
     context.assert_nothing_left();
 }

@@ -17,7 +17,8 @@ fn a_084_the_context_is_mounted_without_what_is_excluded() {
     bed.builds("RUN --mount=target=/m/file,source=src/keep test $(cat /m/file) = kept && test $(stat -c %u:%g /m/file) = 0:0");
     bed.build("RUN --mount=target=/m,source=src touch /m/new", &[]).failed_with("Read-only file system");
     bed.build("RUN --mount=target=/m,source=src/drop true", &[]).failed_with("excluded by .dockerignore:1");
-    bed.build("RUN --mount=target=/m,source=nope true", &[]).failed_with("\"/nope\": not found");
+    bed.build("RUN --mount=target=/m,source=nope true", &[])
+        .failed_with("the source of the bind mount at /m: \"/nope\": not found");
 }
 
 /// A-084
@@ -125,6 +126,59 @@ fn a_086_tmpfs() {
         &[],
     );
     assert!(!files.join("t").exists());
+}
+
+/// A-086: as runc mounts it, with the permissions of what it covers.
+#[test]
+fn a_086_tmpfs_over_a_directory_has_its_mode() {
+    let Some(bed) = bed("a_086_tmpfs_over_a_directory_has_its_mode") else { return };
+    bed.builds(
+        "RUN mkdir -m 750 /t && mkdir -m 3775 /u\n\
+         RUN --mount=type=tmpfs,target=/t --mount=type=tmpfs,target=/u,ro test \"$(stat -c %a:%u /t /u)\" = \"$(echo 750:0; echo 3775:0)\"\n\
+         RUN --mount=type=tmpfs,target=/t/new test $(stat -c %a /t/new) = 1777",
+    );
+}
+
+/// A-091
+#[test]
+fn a_091_targets_in_other_mounts() {
+    let Some(bed) = bed("a_091_targets_in_other_mounts") else { return };
+    bed.write("src/file", "x");
+    // A read-only tmpfs is sealed last.
+    bed.builds("RUN --mount=type=tmpfs,target=/t,ro --mount=target=/t/s,source=src test -e /t/s/file && ! touch /t/x");
+    bed.builds("RUN --mount=target=/t,source=src,rw --mount=target=/t/s,source=src test -e /t/s/file");
+    bed.build("RUN --mount=target=/t,source=src --mount=target=/t/s,source=src true", &[]).failed_with(
+        "cannot create mount target /t/s: Read-only file system (it lies in a mount that is read-only",
+    );
+    // What had to be made in a cache mount stays there, as with BuildKit.
+    bed.builds("RUN --mount=type=cache,target=/c --mount=target=/c/s,source=src --mount=target=/c/f,source=src/file true");
+    let files =
+        bed.files("RUN --mount=type=cache,target=/c test -d /c/s && test ! -s /c/f && rm -r /c/s /c/f", &[]);
+    assert!(!files.join("c").exists());
+}
+
+/// A-083
+#[test]
+fn a_083_targets_of_another_kind_and_links() {
+    let Some(bed) = bed("a_083_targets_of_another_kind_and_links") else { return };
+    bed.write("src/file", "x");
+    let link = "RUN mkdir /real /e && touch /plain && ln -s /real /link && ln -s ../nowhere/deep /dangling\n";
+    bed.build(&format!("{link}RUN --mount=target=/real,source=src/file true"), &[])
+        .failed_with("cannot mount a file at /real, which is a directory in the image");
+    bed.build(&format!("{link}RUN --mount=target=/plain,source=src true"), &[])
+        .failed_with("cannot mount a directory at /plain, which is a file in the image");
+    let files = bed.files(
+        &format!(
+            "{link}RUN --mount=target=/link/in,source=src --mount=target=/dangling,source=src \
+             test -e /real/in/file && test -e /nowhere/deep/file\n\
+             WORKDIR /w\nRUN --mount=target=in,source=src --mount=type=secret,id=s,target=sub/s test -e /w/in/file && test -e /w/sub/s"
+        ),
+        &["--secret", &format!("id=s,src={}", bed.context().join("src/file").display())],
+    );
+    for gone in ["real/in", "nowhere", "w/in", "w/sub"] {
+        assert!(!files.join(gone).exists(), "{gone}");
+    }
+    assert!(fs::symlink_metadata(files.join("link")).unwrap().is_symlink());
 }
 
 /// A-091

@@ -77,6 +77,20 @@ fn a_085_a_new_one_begins_with_the_files_of_its_source() {
     bed.build("RUN --mount=type=cache,target=/c,from=seeds grep -q context /c/file", &args).succeeded();
 }
 
+/// BuildKit makes the directory, so that it is another one than without, and not the files of `from`.
+#[test]
+fn a_085_mode_and_owner_are_of_a_new_directory() {
+    let Some(bed) = bed("a_085_mode_and_owner_are_of_a_new_directory") else { return };
+    bed.builds("RUN --mount=type=cache,id=x,target=/c touch /c/file");
+    bed.builds("RUN --mount=type=cache,id=x,target=/c,uid=0 test ! -e /c/file && touch /c/other");
+    bed.builds("RUN --mount=type=cache,id=x,target=/c,mode=0755,gid=0 test -e /c/other");
+    bed.builds("RUN --mount=type=cache,target=/f,from=base,uid=5 test $(stat -c %u:%a /f) = 5:755 && test -z \"$(ls /f)\"");
+    bed.builds("RUN --mount=type=cache,target=/f,from=base test -e /f/bin/sh");
+    // The part of a source keeps its own; only permission bits count.
+    bed.builds("RUN --mount=type=cache,target=/p,from=base,source=/bin,uid=5 test $(stat -c %u /p) = 0 && test -e /p/sh");
+    bed.builds("RUN --mount=type=cache,target=/m,mode=1777 test $(stat -c %a /m) = 777");
+}
+
 /// C-035
 #[test]
 fn c_035_the_same_id_at_two_targets_shows_the_same_data() {

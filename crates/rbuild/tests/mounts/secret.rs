@@ -20,6 +20,7 @@ fn a_087_a_secret_is_a_file_or_a_variable() {
         "--mount=type=secret,id=token test $(cat /run/secrets/token) = $WANT && test $(stat -c %a:%u:%g /run/secrets/token) = 400:0:0",
         "--mount=type=secret,id=token grep -q '/run/secrets/token tmpfs ro,nosuid,nodev,noexec' /proc/mounts",
         "--mount=type=secret,id=token,target=/s,mode=0444,uid=5,gid=6 test $(stat -c %a:%u:%g /s) = 444:5:6",
+        "--mount=type=secret,id=token,mode=4755 test $(stat -c %a /run/secrets/token) = 755",
         "--mount=type=secret,id=token ! touch /run/secrets/token 2>/dev/null",
         "--mount=type=secret,id=token,env=TOKEN test $TOKEN = $WANT && test ! -e /run/secrets/token",
         "--mount=type=secret,id=token,env=TOKEN,target=/s test $TOKEN = $WANT && test $(cat /s) = $WANT",
@@ -167,6 +168,9 @@ fn a_088_the_agent_is_forwarded() {
     );
     bed.build(&with(&step), &args).succeeded();
     bed.build(&with(&format!("USER 5:6\nRUN --mount=type=ssh {ask}")), &args).failed_with("exit code: 1");
+    // relative to the working directory.
+    bed.build(&with("WORKDIR /w\nRUN --mount=type=ssh,target=agent test -S /w/agent && ssh-add -l | grep -q identities"), &args)
+        .succeeded();
     bed.build("RUN --mount=type=ssh test ! -e $SSH_AUTH_SOCK # none", &[]).succeeded();
     bed.build("RUN --mount=type=ssh,required true", &[]).failed_with("ssh agent default: not found");
     bed.build("RUN --mount=type=ssh,id=other,required true", &args).failed_with("ssh agent other: not found");

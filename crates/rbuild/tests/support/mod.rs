@@ -172,6 +172,11 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The store of its site.
+    pub fn store(&self) -> &Path {
+        &self.site.store
+    }
+
     /// Writes a file with mode 0644 and makes the directories above it.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> &Self {
         let path = self.dir.join(name);

@@ -130,7 +130,18 @@ fn umask_and_limits() {
     let mut spec = bed.sh("true");
     spec.rlimits = vec![limit("nofile", None, None)];
     bed.output_of(spec);
+    // raised where that is allowed, else as high as it goes.
     bed.fresh_upper();
+    let may_raise = rustix::thread::capabilities(None)
+        .is_ok_and(|own| own.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
+    if let Some(own) = rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum {
+        let mut spec = bed.sh("grep processes /proc/self/limits");
+        spec.rlimits = vec![limit("nproc", Some(1), Some(own + 1))];
+        let shown = bed.output_of(spec);
+        let hard = if may_raise { own + 1 } else { own };
+        assert!(shown.contains(&format!(" {hard} ")), "{shown}");
+        bed.fresh_upper();
+    }
     let mut spec = bed.sh("true");
     spec.rlimits = vec![limit("bogus", None, None)];
     assert!(bed.run(spec).err().unwrap().to_string().contains("unknown resource limit bogus"));

@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) const VICTIM: &str = "victim";
 
 /// A mark that finds the processes of one step in /proc, whatever they do.
-fn processes_with(mark: &str) -> usize {
+pub(crate) fn processes_with(mark: &str) -> usize {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let marked = |e: &fs::DirEntry| {
         let command = fs::read(e.path().join("cmdline")).unwrap_or_default();
@@ -34,11 +34,11 @@ fn processes_with(mark: &str) -> usize {
     entries.filter(marked).count()
 }
 
-fn mark(bed: &Bed) -> String {
+pub(crate) fn mark(bed: &Bed) -> String {
     format!("mark-{}", bed.dir.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.'))
 }
 
-fn sleeper(bed: &Bed) -> Spec {
+pub(crate) fn sleeper(bed: &Bed) -> Spec {
     let mark = mark(bed);
     bed.sh(&format!("sh -c 'sleep 1000; echo {mark}' & echo started; sleep 1000; echo {mark}"))
 }
