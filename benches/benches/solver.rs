@@ -8,7 +8,8 @@ use rbuild_graph::Plan;
 use rbuild_ir::{Definition, ImageResult, MkdirOp, Vertex};
 use rbuild_oci::{Digest, ImageConfig, Platform};
 use rbuild_solver::{
-    CacheEntry, CacheStore, Inputs, KeyGuard, Op, OpError, OperationKey, SolveOptions, Solver, StepContext,
+    Beneath, CacheEntry, CacheStore, Inputs, KeyGuard, Op, OpError, OperationKey, SolveOptions, Solver,
+    StepContext,
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -49,7 +50,7 @@ impl CacheStore<usize> for Cache {
         &self,
         _: &Digest,
         _: &Digest,
-        _: Option<&usize>,
+        _: Beneath<'_, usize>,
     ) -> Result<Option<usize>, OpError> {
         Ok(None)
     }

@@ -47,6 +47,13 @@ impl Env {
         }
     }
 
+    /// Unsets a variable.
+    pub fn remove(&mut self, name: &str) {
+        if let Some(old) = self.index.remove(name).and_then(|at| self.list[at].take()) {
+            self.bytes -= ENTRY + old.0.len() + old.1.len();
+        }
+    }
+
     /// The variables in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.list.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -103,5 +110,11 @@ mod tests {
         assert_eq!(env.get("b"), Some("9"));
         assert_eq!(env.bytes(), bytes + ENTRY + 2);
         assert!(env.list.len() < 16, "{}", env.list.len());
+        env.remove("b");
+        env.remove("none");
+        assert_eq!(env.names().collect::<Vec<_>>(), ["a", "c"]);
+        env.remove("c");
+        env.set("b", "2");
+        assert_eq!((env.bytes(), env.get("b"), env.get("c")), (bytes, Some("2"), None));
     }
 }

@@ -102,6 +102,15 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
+    /// The value of a build argument: that of SOURCE_DATE_EPOCH is the time which it means.
+    pub(crate) fn build_arg(&self, name: &str) -> Option<Cow<'a, str>> {
+        let given = self.options.build_arg(name)?;
+        match name {
+            args::EPOCH => self.epoch.map(|epoch| Cow::Owned(epoch.to_string())),
+            _ => Some(Cow::Borrowed(given)),
+        }
+    }
+
     /// `linter` hears about FROM lines, also when there is an error.
     pub(crate) fn new(
         dockerfile: &'a Dockerfile,
@@ -116,8 +125,13 @@ impl<'a> Plan<'a> {
         let mut globals = args::global_args(dockerfile, options, &lex, false)?;
         let contexts = Contexts::new(&options.contexts);
         let epoch = crate::epoch::epoch(&globals, options, dockerfile, &contexts, &lex)?;
-        if let (Some(epoch), true) = (epoch, globals.get(args::EPOCH).is_some()) {
-            globals.set(args::EPOCH, &epoch.to_string());
+        // What names something that has a time is that time from here on; without one it is as if it were not given.
+        let named = globals.get(args::EPOCH).is_some_and(|value| !value.is_empty());
+        if named || options.build_arg(args::EPOCH).is_some() {
+            match epoch.filter(|_| globals.get(args::EPOCH).is_some()) {
+                Some(epoch) => globals.set(args::EPOCH, &epoch.to_string()),
+                None => globals.remove(args::EPOCH),
+            }
         }
         let declared = dockerfile.meta_args.iter().flat_map(declared_names).map(str::to_owned);
         let known = declared.chain(globals.names().map(str::to_owned)).collect();

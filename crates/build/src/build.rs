@@ -4,19 +4,19 @@ use crate::cache::{self, CacheExports, Fetcher, MountsSource, StepKind, Steps};
 use crate::contexts::Contexts;
 use crate::dockerfile::{Inputs, read_inputs};
 use crate::error::BuildError;
-use crate::image::{Documents, ImageLayer, documents};
 use crate::images::Images;
+use crate::keep::Kept;
 use crate::outputs::{self, Finished};
 use crate::push::Pusher;
 use crate::record::{Recording, Told};
 use crate::request::{BuildRequest, Entitlement, Output};
-use crate::shadow::{Shadow, finish_layer};
+use crate::shadow::Shadow;
 use rbuild_cache::Importer;
 use rbuild_event::{Event, Reporter, VertexId};
 use rbuild_graph::Plan;
 use rbuild_history::Limits;
-use rbuild_ir::{Definition, ImageResult};
-use rbuild_oci::{Descriptor, Digest, Reference};
+use rbuild_ir::ImageResult;
+use rbuild_oci::{Descriptor, Digest, Platform, Reference};
 use rbuild_op::{CacheMountSource, Devices, Engine, EngineSettings, LayerCache, Remote, Root, operation};
 use rbuild_registry::ClientConfig;
 use rbuild_solver::{Observer, Op, Outcome, SolveOptions, Solver, StepContext};
@@ -42,6 +42,8 @@ pub struct Environment {
     pub open_files: Option<u64>,
     /// Directories with CDI specifications for RUN --device; later ones win.
     pub cdi_dirs: Vec<PathBuf>,
+    /// Directories in which emulators of other kinds of machines are looked for ($PATH).
+    pub emulators: Vec<PathBuf>,
     /// How much of the store's history is kept.
     pub history: Limits,
     /// Limits of the cache, as far as they are not the default ones of the store's disk.
@@ -51,9 +53,9 @@ pub struct Environment {
 /// What a build made.
 #[derive(Debug, Clone)]
 pub struct BuildResult {
-    /// Manifest of the image; `None` if no output wanted an image.
+    /// Manifest or index of the image; `None` if no output wanted an image.
     pub manifest: Option<Descriptor>,
-    /// Digest of its config: the image's id.
+    /// Digest of its config: the image's id. An index has none.
     pub config: Option<Digest>,
     /// Names it has in the store.
     pub names: Vec<Reference>,
@@ -93,6 +95,7 @@ async fn build_in(
     recording: &Recording,
     cancel: CancellationToken,
 ) -> Result<BuildResult, BuildError> {
+    outputs::check(&request)?;
     let reporter = recording.reporter();
     for text in store.take_warnings() {
         reporter.report(Event::Warning { text });
@@ -114,16 +117,20 @@ async fn build_in(
         cancel: &cancel,
     };
     let options = crate::lower::options(&request, &inputs);
-    inputs.epoch = crate::epoch::resolve(&asking, &options, &inputs).await?;
+    inputs.epoch = crate::epoch::resolve(&asking, &options[0], &inputs).await?;
     let registry = cache::registry_config(environment.registry.clone(), &request);
     let images = Images::new(store.clone(), registry, &request, resolving, reporter.clone());
     let images = Arc::new(images);
-    let (mut definition, args) = crate::lower::definition(&request, &inputs, &images, &reporter).await?;
-    crate::entitlements::check(&definition, &request.entitlements, &inputs)?;
-    let devices = crate::devices::grant(&definition, &environment.cdi_dirs, &request.entitlements, &inputs)?;
-    crate::cgroup::check(&definition, &mut request).await?;
-    cache::drop_inherited(&mut definition.image);
-    let importer = cache::importer(&request, &images, &definition.image.platform, &reporter);
+    let (mut definitions, args) = crate::lower::definitions(&request, &inputs, &images, &reporter).await?;
+    let plan = Plan::of_all(&definitions).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
+    crate::entitlements::check(plan.vertices(), &request.entitlements, &inputs)?;
+    let devices =
+        crate::devices::grant(plan.vertices(), &environment.cdi_dirs, &request.entitlements, &inputs)?;
+    crate::cgroup::check(plan.vertices(), &mut request).await?;
+    definitions.iter_mut().for_each(|definition| cache::drop_inherited(&mut definition.image));
+    let targets: Vec<ImageResult> = definitions.into_iter().map(|definition| definition.image).collect();
+    let platforms: Vec<Platform> = targets.iter().map(|image| image.platform.clone()).collect();
+    let importer = cache::importer(&request, &images, platforms.clone(), &reporter);
     let importer = Arc::new(importer.on_failure(recording.on_cache_failure()));
     if !importer.is_empty() && !store.has_records()? {
         // Everything will be missed here: read while the contexts are read. Else it may not be needed at all.
@@ -131,9 +138,8 @@ async fn build_in(
         tokio::spawn(async move { importer.load().await });
     }
     let mounts = cache::mounts_source(&request, &images, &reporter);
-    let plan = Plan::new(&definition).map_err(|error| BuildError::Dockerfile(error.to_string()))?;
     let plan = Arc::new(plan);
-    let told = Told::new(Arc::clone(&plan), &inputs, &request, args, definition.image.platform.to_string());
+    let told = Told::new(Arc::clone(&plan), &inputs, &request, args, crate::record::joined(&platforms));
     let contexts = Contexts::open(&request, &mut inputs, &fetched, &store)?;
     let lazy = !request.load && !request.outputs.iter().any(outputs::writes_image);
     let build = Build {
@@ -145,7 +151,7 @@ async fn build_in(
             &images,
             &importer,
             mounts.as_ref(),
-            &definition.image,
+            targets[0].source_date_epoch,
             devices,
             remote,
             &cancel,
@@ -157,13 +163,14 @@ async fn build_in(
         images,
         importer,
         mounts,
+        targets,
         request,
         store,
         reporter,
         cancel,
     };
     let (store, reporter) = (build.store.clone(), build.reporter.clone());
-    let mut built = build.run(plan, &definition, &inputs).await;
+    let mut built = build.run(plan, &inputs).await;
     contexts.remember();
     let collected = collect(&store, &reporter).await;
     if let Ok(built) = &mut built {
@@ -202,7 +209,7 @@ fn engine(
     images: &Arc<Images>,
     importer: &Arc<Importer>,
     mounts: Option<&Arc<MountsSource>>,
-    image: &ImageResult,
+    epoch: Option<i64>,
     devices: Devices,
     remote: Remote,
     cancel: &CancellationToken,
@@ -210,7 +217,7 @@ fn engine(
     let settings = EngineSettings {
         contexts: contexts.sources.clone(),
         compression: request.compression,
-        epoch: image.source_date_epoch.filter(|_| request.rewrite_timestamp),
+        epoch: epoch.filter(|_| request.rewrite_timestamp),
         resolv_conf: environment.resolv_conf.clone(),
         resolv_conf_host: environment.resolv_conf_host.clone(),
         open_files: environment.open_files,
@@ -222,6 +229,7 @@ fn engine(
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         cache_mounts: mounts.map(|mounts| Arc::clone(mounts) as Arc<dyn CacheMountSource>),
         devices,
+        emulators: environment.emulators.clone(),
         remote,
         cancel: cancel.clone(),
     };
@@ -258,15 +266,17 @@ fn push_names(request: &BuildRequest) -> Vec<Reference> {
 }
 
 /// A build under way.
-struct Build {
-    request: BuildRequest,
-    store: Store,
-    engine: Arc<Engine>,
-    pusher: Option<Arc<Pusher>>,
+pub(crate) struct Build {
+    pub(crate) request: BuildRequest,
+    pub(crate) store: Store,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) pusher: Option<Arc<Pusher>>,
     images: Arc<Images>,
     importer: Arc<Importer>,
     mounts: Option<Arc<MountsSource>>,
-    names: Vec<Reference>,
+    pub(crate) names: Vec<Reference>,
+    /// The images to make, one for each of the plan's targets.
+    pub(crate) targets: Vec<ImageResult>,
     observer: Option<Arc<dyn Observer>>,
     /// Numbers of the steps, whichever attempt it is.
     declared: Arc<OnceLock<Vec<VertexId>>>,
@@ -276,15 +286,10 @@ struct Build {
 
 impl Build {
     /// Solves and exports; again without the layers that turned out to be gone from the caches that named them (C-034).
-    async fn run(
-        &self,
-        plan: Arc<Plan>,
-        definition: &Definition,
-        inputs: &Inputs,
-    ) -> Result<BuildResult, BuildError> {
+    async fn run(&self, plan: Arc<Plan>, inputs: &Inputs) -> Result<BuildResult, BuildError> {
         let mut told = false;
         loop {
-            let ended = self.attempt(Arc::clone(&plan), definition, inputs).await;
+            let ended = self.attempt(Arc::clone(&plan), inputs).await;
             let Some(lost) = ended.as_ref().err().and_then(BuildError::lost) else { return ended };
             if !std::mem::replace(&mut told, true) {
                 let text = format!("{lost}; the steps that it was to save run after all");
@@ -293,12 +298,7 @@ impl Build {
         }
     }
 
-    async fn attempt(
-        &self,
-        plan: Arc<Plan>,
-        definition: &Definition,
-        inputs: &Inputs,
-    ) -> Result<BuildResult, BuildError> {
+    async fn attempt(&self, plan: Arc<Plan>, inputs: &Inputs) -> Result<BuildResult, BuildError> {
         let export = StepContext {
             vertex: self.reporter.declare(self.title()),
             reporter: self.reporter.clone(),
@@ -323,11 +323,11 @@ impl Build {
         };
         steps.solved(&solved);
         self.reporter.report(Event::Started { vertex: export.vertex, at: SystemTime::now() });
-        let exported = self.export(solved.target.as_ref(), &definition.image, &steps, &export).await;
+        let exported = self.export(&solved.targets, &steps, &export).await;
         shadow.settle().await;
         let at = SystemTime::now();
-        let documents = match exported {
-            Ok(documents) => documents,
+        let kept = match exported {
+            Ok(kept) => kept,
             Err(_) if self.cancel.is_cancelled() => {
                 caches.stop().await;
                 self.reporter.report(Event::Canceled { vertex: export.vertex, at });
@@ -341,7 +341,7 @@ impl Build {
             }
         };
         self.reporter.report(Event::Completed { vertex: export.vertex, at });
-        if documents.is_none()
+        if kept.is_none()
             && let Err(error) = self.engine.own_recorded_layers(&export).await
             && !self.cancel.is_cancelled()
         {
@@ -352,8 +352,8 @@ impl Build {
         caches.and(mounts)?;
         let executed = solved.steps.iter().filter(|step| step.outcome != Outcome::Cached).count();
         Ok(BuildResult {
-            manifest: documents.as_ref().map(|documents| documents.descriptor.clone()),
-            config: documents.as_ref().map(|documents| documents.config_digest),
+            manifest: kept.as_ref().map(|kept| kept.descriptor.clone()),
+            config: kept.as_ref().and_then(Kept::config),
             names: self.names.clone(),
             executed,
             cached: solved.steps.len() - executed,
@@ -428,7 +428,7 @@ impl Build {
         let (plan, steps, caches) = (Arc::clone(&steps.plan), Arc::clone(steps), Arc::clone(caches));
         let on_output = move |step: usize, root: &Root| {
             steps.made(step, root);
-            if wants_image && steps.line.contains(&step) && !root.layers().is_empty() {
+            if wants_image && steps.is_on_line(step) && !root.layers().is_empty() {
                 shadow.layer_made(root, export.clone());
             }
             caches.layer_made(&steps, step, root);
@@ -438,86 +438,27 @@ impl Build {
 
     async fn export(
         &self,
-        root: Option<&Root>,
-        image: &ImageResult,
+        roots: &[Option<Root>],
         steps: &Steps,
         step: &StepContext,
-    ) -> Result<Option<Documents>, BuildError> {
-        let documents = match self.wants_image() {
-            true => Some(self.keep_image(root, image, steps, step).await?),
+    ) -> Result<Option<Kept>, BuildError> {
+        let kept = match self.wants_image() {
+            true => Some(self.keep(roots, steps, step).await?),
             false => None,
         };
+        let platforms = self.targets.iter().map(|image| &image.platform);
         let finished = Finished {
             store: &self.store,
             engine: &self.engine,
-            root,
-            documents: documents.as_ref(),
+            trees: platforms.zip(roots.iter().map(Option::as_ref)).collect(),
+            is_index: self.request.makes_index(),
+            kept: kept.as_ref(),
             names: &self.names,
-            epoch: image.source_date_epoch,
+            epoch: self.targets[0].source_date_epoch,
         };
         for output in &self.request.outputs {
             outputs::write(output, &finished, step).await?;
         }
-        Ok(documents)
-    }
-
-    /// Brings the image with all its blobs into the store, pushes it, and gives it its names last.
-    async fn keep_image(
-        &self,
-        root: Option<&Root>,
-        image: &ImageResult,
-        steps: &Steps,
-        step: &StepContext,
-    ) -> Result<Documents, BuildError> {
-        let layers = self.layers(root, step).await?;
-        let inline = match root.filter(|_| cache::wants_inline(&self.request)) {
-            Some(root) => {
-                let epoch = image.source_date_epoch;
-                let value = cache::inline_cache(steps, &self.engine, &self.store, root, &layers, epoch, step);
-                Some(value.await.map_err(BuildError::Export)?)
-            }
-            None => None,
-        };
-        let mut documents = documents(image, &layers, inline)
-            .map_err(|error| BuildError::Internal(format!("writing the config: {error}")))?;
-        self.store.put_blob(&documents.config)?;
-        self.store.put_blob(&documents.manifest)?;
-        if let Some(created) = &documents.created {
-            let key = "org.opencontainers.image.created".to_owned();
-            documents.descriptor.annotations.insert(key, created.clone());
-        }
-        if let Some(pusher) = &self.pusher {
-            pusher.push_image(&documents, step).await?;
-        }
-        if self.pusher.as_ref().is_some_and(|pusher| pusher.left_blobs_elsewhere()) {
-            // A name of the store stands for a whole image; an older one must not pass for this.
-            for name in &self.names {
-                self.store.untag(name)?;
-            }
-            step.note(
-                "the image is in the registry only: it has layers that are not here (--load fetches them)",
-            );
-        } else if !self.names.is_empty() {
-            self.store.tag_all(&self.names, &documents.descriptor)?;
-        } else if outputs::keeps_image(&self.request.outputs) {
-            self.store.keep_unnamed(&documents.descriptor)?;
-        }
-        Ok(documents)
-    }
-
-    /// Every layer of the image, packed.
-    async fn layers(&self, root: Option<&Root>, step: &StepContext) -> Result<Vec<ImageLayer>, BuildError> {
-        let Some(root) = root else { return Ok(Vec::new()) };
-        let prefixes: Vec<Root> = (1..=root.layers().len()).map(|count| root.prefix(count)).collect();
-        let packing = prefixes.iter().map(|prefix| async {
-            let packed = finish_layer(&self.engine, self.pusher.as_deref(), prefix, step).await?;
-            let created = prefix.layers().last().and_then(|layer| layer.created());
-            Ok::<_, rbuild_solver::OpError>(ImageLayer { packed, created })
-        });
-        let layers = futures_util::future::try_join_all(packing).await;
-        layers.map_err(|error| match &self.pusher {
-            Some(pusher) => pusher.failed(error),
-            None => BuildError::Export(error),
-        })
+        Ok(kept)
     }
 }

@@ -6,26 +6,26 @@ use crate::error::BuildError;
 use crate::request::Entitlement;
 use rbuild_frontend::Diagnostic;
 use rbuild_frontend::ast::LineRange;
-use rbuild_ir::{Definition, Device, Op, Vertex};
+use rbuild_ir::{Device, Op, Vertex};
 use rbuild_op::{DeviceError, Devices};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Reads the specifications, if any step wants a device, and refuses what is missing, unusable or not granted.
 pub(crate) fn grant(
-    definition: &Definition,
+    vertices: &[Vertex],
     dirs: &[PathBuf],
     granted: &BTreeSet<Entitlement>,
     inputs: &Inputs,
 ) -> Result<Devices, BuildError> {
     let wanted = |vertex: &Vertex| matches!(&vertex.op, Op::Exec(exec) if !exec.devices.is_empty());
-    if !definition.vertices.iter().any(wanted) {
+    if !vertices.iter().any(wanted) {
         return Ok(Devices::default());
     }
     let devices = Devices::read(dirs);
     let text = rbuild_frontend::decode(&inputs.text);
     let mut refusals = Vec::new();
-    for vertex in &definition.vertices {
+    for vertex in vertices {
         let Op::Exec(exec) = &vertex.op else { continue };
         let refusal = match forbidden(&devices, &exec.devices, granted) {
             Err(error) => Some(diagnostic(vertex, error.to_string(), None)),
@@ -47,7 +47,9 @@ pub(crate) fn grant(
             refusals.push(rbuild_frontend::render(&refusal, &inputs.name, &text));
         }
     }
-    refusals.dedup();
+    // Several platforms have the same lines.
+    let mut seen = BTreeSet::new();
+    refusals.retain(|refusal| seen.insert(refusal.clone()));
     if refusals.is_empty() { Ok(devices) } else { Err(BuildError::Dockerfile(refusals.join("\n"))) }
 }
 

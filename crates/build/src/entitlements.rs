@@ -5,19 +5,19 @@ use crate::error::BuildError;
 use crate::request::Entitlement;
 use rbuild_frontend::Diagnostic;
 use rbuild_frontend::ast::{LineRange, Span};
-use rbuild_ir::{Definition, ExecOp, NetworkMode, Op, SecurityMode};
+use rbuild_ir::{ExecOp, NetworkMode, Op, SecurityMode, Vertex};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Refuses a definition with steps that need what was not granted.
+/// Refuses steps that need what was not granted.
 pub(crate) fn check(
-    definition: &Definition,
+    vertices: &[Vertex],
     granted: &BTreeSet<Entitlement>,
     inputs: &Inputs,
 ) -> Result<(), BuildError> {
     let text = rbuild_frontend::decode(&inputs.text);
     let mut refusals = Vec::new();
-    for vertex in &definition.vertices {
+    for vertex in vertices {
         let Op::Exec(exec) = &vertex.op else { continue };
         for (flag, entitlement, name) in needed(exec) {
             if !granted.contains(&entitlement) {
@@ -33,7 +33,9 @@ pub(crate) fn check(
             }
         }
     }
-    refusals.dedup();
+    // Several platforms have the same lines.
+    let mut seen = BTreeSet::new();
+    refusals.retain(|refusal| seen.insert(refusal.clone()));
     if refusals.is_empty() { Ok(()) } else { Err(BuildError::Dockerfile(refusals.join("\n"))) }
 }
 

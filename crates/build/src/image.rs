@@ -1,8 +1,8 @@
-//! The documents of the image: its config with history and times, and its manifest.
+//! The documents of the image: its config with history and times, its manifest, and the index of several platforms.
 
 use rbuild_ir::ImageResult;
 use rbuild_oci::time::{format_rfc3339, format_seconds, parse_rfc3339};
-use rbuild_oci::{Descriptor, Digest, History, ImageConfig, Manifest, RootFs, go_json, media_type};
+use rbuild_oci::{Descriptor, Digest, History, ImageConfig, Index, Manifest, RootFs, go_json, media_type};
 use rbuild_op::PackedLayer;
 use std::time::SystemTime;
 
@@ -51,6 +51,18 @@ pub(crate) fn documents(
     descriptor.platform = Some(image.platform.clone());
     let created = config.created.clone();
     Ok(Documents { config: config_bytes, manifest, descriptor, config_digest, created })
+}
+
+/// The index of these images (B-025): its descriptor, and its bytes. Errors only if a value cannot be serialised.
+pub(crate) fn index(images: &[Documents]) -> serde_json::Result<(Descriptor, Vec<u8>)> {
+    let index = Index {
+        schema_version: 2,
+        media_type: Some(media_type::OCI_INDEX.to_owned()),
+        manifests: images.iter().map(|image| image.descriptor.clone()).collect(),
+        annotations: Default::default(),
+    };
+    let bytes = serde_json::to_vec_pretty(&index)?;
+    Ok((Descriptor::new(media_type::OCI_INDEX, Digest::of(&bytes), bytes.len() as u64), bytes))
 }
 
 /// B-006: top-level keys sorted, Go's escapes.

@@ -13,6 +13,7 @@ use rbuild_store::Store;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::OnceCell;
 
 /// Prefix of the references that stand for OCI layouts given as named contexts; the context's name follows.
 pub(crate) const LAYOUT_SCHEME: &str = "oci-layout://";
@@ -55,6 +56,8 @@ pub(crate) struct Images {
     runtime: tokio::runtime::Handle,
     known: Mutex<HashMap<ImageRequest, Arc<Result<Found, Failure>>>>,
     blobs: Mutex<HashMap<Digest, Place>>,
+    /// What registries have answered: the platforms of a build see one state of a tag.
+    answers: Mutex<HashMap<Reference, Arc<OnceCell<Descriptor>>>>,
     reporter: rbuild_event::Reporter,
 }
 
@@ -116,6 +119,7 @@ impl Images {
             runtime: tokio::runtime::Handle::current(),
             known: Mutex::default(),
             blobs: Mutex::default(),
+            answers: Mutex::default(),
             reporter,
         }
     }
@@ -251,7 +255,7 @@ impl Images {
                 machine: false,
             });
         }
-        let descriptor = match self.client().resolve_descriptor(&reference).await {
+        let descriptor = match self.ask(&reference).await {
             Ok(descriptor) => descriptor,
             Err(error) => match remembered.filter(|_| !self.pull && !self.asking && is_unreachable(&error)) {
                 Some(known) => {
@@ -273,6 +277,12 @@ impl Images {
         let blobs: Vec<Digest> = found.layers.iter().map(|layer| layer.descriptor.digest).collect();
         self.store.remember_blob_sources(&blobs, &reference.name())?;
         Ok((found, digest))
+    }
+
+    /// What the registry says that a reference names, asked once.
+    async fn ask(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
+        let answer = Arc::clone(locked(&self.answers).entry(reference.clone()).or_default());
+        answer.get_or_try_init(|| self.client().resolve_descriptor(reference)).await.cloned()
     }
 
     /// Whether what is remembered of a reference is enough: a digest cannot change, and a tag was asked for just now.

@@ -20,7 +20,8 @@ pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
     }
     if let Some(error) = error.downcast_ref::<RuntimeError>() {
         return match error {
-            RuntimeError::User { .. } | RuntimeError::Exec { .. } => ErrorKind::Step,
+            RuntimeError::User { .. } => ErrorKind::Step,
+            error if error.exit_code().is_some() => ErrorKind::Step,
             _ => ErrorKind::Environment,
         };
     }
@@ -62,7 +63,7 @@ pub(crate) fn kind_of(error: &OpError) -> ErrorKind {
 
 fn of_operation(failure: &OpFailure) -> ErrorKind {
     match failure {
-        OpFailure::Process { .. } => ErrorKind::Step,
+        OpFailure::Process { .. } | OpFailure::Foreign(_) => ErrorKind::Step,
         OpFailure::Canceled => ErrorKind::Canceled,
         OpFailure::NotAllowed { .. } | OpFailure::LinkedName(_) | OpFailure::NameInEmptyRoot(_) => {
             ErrorKind::Usage
@@ -96,9 +97,10 @@ fn of_packing(error: &PackError) -> ErrorKind {
 
 fn of_export(error: &ExportError) -> ErrorKind {
     match error {
-        ExportError::NotALayout { .. } | ExportError::IsDirectory { .. } | ExportError::SeveralPlatforms => {
-            ErrorKind::Usage
-        }
+        ExportError::NotALayout { .. }
+        | ExportError::IsDirectory { .. }
+        | ExportError::SeveralPlatforms
+        | ExportError::Overwrite { .. } => ErrorKind::Usage,
         ExportError::Manifest { .. } => ErrorKind::Registry,
         // Files and streams that cannot be written.
         _ => ErrorKind::Environment,

@@ -22,6 +22,7 @@ mod error;
 mod fsck;
 mod image;
 mod images;
+mod keep;
 mod kind;
 mod layout;
 mod lockfile;

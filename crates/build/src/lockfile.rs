@@ -6,7 +6,6 @@ use crate::error::BuildError;
 use crate::images::Images;
 use crate::request::{BuildRequest, ContextSource};
 use rbuild_event::Reporter;
-use rbuild_frontend::Lowered;
 use rbuild_ir::{Op, is_commit};
 use rbuild_oci::Digest;
 use rbuild_op::{PinnedFile, Pins, Remote, Resolving, git_pin_name};
@@ -237,9 +236,8 @@ async fn look_up(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Pins, BuildError> {
-    let lowered = crate::lower::all_stages(request, inputs, images).await?;
+    let remote_ops = crate::lower::all_stages(request, inputs, images).await?;
     let mut pins = Pins { images: images.tags(), ..Pins::default() };
-    let Lowered { remote_ops, .. } = lowered;
     let step =
         StepContext { vertex: reporter.declare("lock"), reporter: reporter.clone(), cancel: cancel.clone() };
     let failed = |name: String| move |source| BuildError::Step { name, excerpt: String::new(), source };

@@ -1,20 +1,24 @@
 //! From the Dockerfile's text to a definition, with its reports.
 
+mod merged;
+
 use crate::build::Environment;
 use crate::dockerfile::{Inputs, read_inputs};
 use crate::epoch::Asking;
 use crate::error::BuildError;
 use crate::images::{Images, LAYOUT_SCHEME};
 use crate::request::{BuildRequest, NamedContext};
+use merged::Merged;
 use rbuild_context::Ignore;
 use rbuild_event::{Event, Reporter};
 use rbuild_frontend::ast::Dockerfile;
-use rbuild_frontend::{Diagnostic, IgnoreRule, IgnoreRules, LowerOptions, Lowered, Outline};
-use rbuild_ir::Definition;
+use rbuild_frontend::{Diagnostic, IgnoreRule, IgnoreRules, LowerOptions, Outline};
+use rbuild_ir::{Definition, Op};
 use rbuild_oci::Platform;
 use rbuild_op::Remote;
 use rbuild_store::Store;
 use rbuild_tree::TreePath;
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -30,11 +34,11 @@ pub struct Examined {
     pub text: String,
     /// Its tree.
     pub dockerfile: Dockerfile,
-    /// The operations that would make the target's image; missing when any diagnostic is an error.
-    pub definition: Option<Definition>,
-    /// Errors, then warnings.
+    /// The operations that would make the target's image, for each platform; none when any diagnostic is an error.
+    pub definitions: Vec<Definition>,
+    /// Errors, then warnings; what is said of several platforms, once.
     pub diagnostics: Vec<Diagnostic>,
-    /// The target's parameters; missing when lowering stopped at an error.
+    /// The target's parameters, for the first platform; missing when lowering stopped at an error.
     pub outline: Option<Outline>,
     /// Whether an image was not found because of a registry.
     pub registry_failed: bool,
@@ -72,31 +76,32 @@ pub async fn examine(
         reporter,
         cancel: &cancel,
     };
-    inputs.epoch = crate::epoch::resolve(&asking, &self::options(&request, &inputs), &inputs).await?;
+    inputs.epoch = crate::epoch::resolve(&asking, &self::options(&request, &inputs)[0], &inputs).await?;
     let images = Images::new(store, environment.registry.clone(), &request, resolving, reporter.clone());
     let images = Arc::new(images);
-    let options = LowerOptions { all_stages, ..options(&request, &inputs) };
-    let (dockerfile, lowered) = lowered(options, &inputs, &images).await?;
+    let options =
+        options(&request, &inputs).into_iter().map(|options| LowerOptions { all_stages, ..options });
+    let (dockerfile, lowered) = lowered(options.collect(), &inputs, &images).await?;
     let registry_failed = images.registry_failed(&stage_names(&dockerfile));
     Ok(Examined {
         name: inputs.name.clone(),
         text: rbuild_frontend::decode(&inputs.text).into_owned(),
         dockerfile,
-        definition: lowered.definition,
+        definitions: lowered.definitions,
         diagnostics: lowered.diagnostics,
         outline: lowered.outline,
         registry_failed,
     })
 }
 
-/// Parses and lowers, resolving the base images on the way. Also gives the build arguments that the target's stages
-/// declare, with their values.
-pub(crate) async fn definition(
+/// Parses and lowers for each platform, resolving the base images on the way. Also gives the build arguments that the
+/// target's stages declare, with their values for the first platform.
+pub(crate) async fn definitions(
     request: &BuildRequest,
     inputs: &Inputs,
     images: &Arc<Images>,
     reporter: &Reporter,
-) -> Result<(Definition, Vec<(String, String)>), BuildError> {
+) -> Result<(Vec<Definition>, Vec<(String, String)>), BuildError> {
     let (dockerfile, lowered) = lowered(options(request, inputs), inputs, images).await?;
     if let Some(message) = images.machine_failed() {
         return Err(BuildError::Environment(message));
@@ -106,10 +111,11 @@ pub(crate) async fn definition(
     }
     let args = lowered.outline.into_iter().flat_map(|outline| outline.args);
     let args = args.map(|arg| (arg.name, arg.value)).collect();
-    let definition = lowered.definition.ok_or_else(|| {
-        refused(&lowered.diagnostics, inputs, images.registry_failed(&stage_names(&dockerfile)))
-    })?;
-    Ok((definition, args))
+    if lowered.definitions.is_empty() {
+        let registry_failed = images.registry_failed(&stage_names(&dockerfile));
+        return Err(refused(&lowered.diagnostics, inputs, registry_failed));
+    }
+    Ok((lowered.definitions, args))
 }
 
 /// Refuses a Dockerfile that another frontend should read, from what the file or the build arguments say.
@@ -118,39 +124,43 @@ pub(crate) fn other_frontend(build_args: &[(String, String)], text: &[u8]) -> Op
     rbuild_frontend::check_syntax(text, given.filter(|value| !value.is_empty()))
 }
 
-/// Lowers every stage.
+/// Lowers every stage; gives the files behind URLs and git trees that they add.
 pub(crate) async fn all_stages(
     request: &BuildRequest,
     inputs: &Inputs,
     images: &Arc<Images>,
-) -> Result<Lowered, BuildError> {
-    let options = LowerOptions { all_stages: true, ..options(request, inputs) };
-    let (dockerfile, lowered) = lowered(options, inputs, images).await?;
+) -> Result<Vec<Op>, BuildError> {
+    let options = options(request, inputs).into_iter();
+    let options = options.map(|options| LowerOptions { all_stages: true, ..options });
+    let (dockerfile, lowered) = lowered(options.collect(), inputs, images).await?;
     if lowered.diagnostics.iter().any(Diagnostic::is_error) {
         let registry_failed = images.registry_failed(&stage_names(&dockerfile));
         return Err(refused(&lowered.diagnostics, inputs, registry_failed));
     }
-    Ok(lowered)
+    Ok(lowered.remote_ops)
 }
 
+/// `options` are those of each platform.
 async fn lowered(
-    options: LowerOptions,
+    options: Vec<LowerOptions>,
     inputs: &Inputs,
     images: &Arc<Images>,
-) -> Result<(Dockerfile, Lowered), BuildError> {
-    if let Some(refusal) = other_frontend(&options.build_args, &inputs.text) {
-        return Ok((Dockerfile::default(), Lowered { diagnostics: vec![refusal], ..Lowered::default() }));
+) -> Result<(Dockerfile, Merged), BuildError> {
+    if let Some(refusal) = other_frontend(&options[0].build_args, &inputs.text) {
+        return Ok((Dockerfile::default(), Merged { diagnostics: vec![refusal], ..Merged::default() }));
     }
     let (dockerfile, mut diagnostics) = rbuild_frontend::parse(&inputs.text);
     if diagnostics.iter().any(Diagnostic::is_error) {
-        diagnostics.extend(rbuild_frontend::syntax_warnings(&dockerfile, &diagnostics, &options));
-        return Ok((dockerfile, Lowered { diagnostics, ..Lowered::default() }));
+        diagnostics.extend(rbuild_frontend::syntax_warnings(&dockerfile, &diagnostics, &options[0]));
+        return Ok((dockerfile, Merged { diagnostics, ..Merged::default() }));
     }
-    images.prefetch(&rbuild_frontend::image_requests(&dockerfile, &options)).await;
+    let requests = options.iter().map(|options| rbuild_frontend::image_requests(&dockerfile, options));
+    images.prefetch(&requests.flatten().collect::<HashSet<_>>().into_iter().collect::<Vec<_>>()).await;
     // Lowering may ask for images that only ONBUILD triggers name, and waits for them.
     let resolver = Arc::clone(images);
     let lowering = tokio::task::spawn_blocking(move || {
-        let lowered = rbuild_frontend::examine(&dockerfile, &options, &*resolver);
+        let examine = |options| rbuild_frontend::examine(&dockerfile, options, &*resolver);
+        let lowered = Merged::of(options.iter().map(examine).collect());
         (dockerfile, lowered)
     });
     let joined = lowering.await;
@@ -176,7 +186,19 @@ fn ignore_rules(ignore: &Ignore) -> IgnoreRules {
     IgnoreRules { file, rules, excluded_by: Arc::new(excluded_by) }
 }
 
-pub(crate) fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
+/// The options of each platform, at least of one.
+pub(crate) fn options(request: &BuildRequest, inputs: &Inputs) -> Vec<LowerOptions> {
+    let common = common_options(request, inputs);
+    if request.platforms.is_empty() {
+        return vec![common];
+    }
+    let platforms = request.platforms.iter();
+    platforms
+        .map(|platform| LowerOptions { target_platform: Some(platform.clone()), ..common.clone() })
+        .collect()
+}
+
+fn common_options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
     let contexts = request.named_contexts.iter().map(|(name, context)| {
         let context = match context {
             NamedContext::Directory(_) | NamedContext::Remote(_) => rbuild_frontend::NamedContext::Local,
@@ -191,8 +213,8 @@ pub(crate) fn options(request: &BuildRequest, inputs: &Inputs) -> LowerOptions {
         build_args: request.build_args.clone(),
         target: request.target.clone(),
         build_platform: Platform::host(),
-        target_platform: request.platform.clone(),
-        multi_platform: false,
+        target_platform: None,
+        multi_platform: request.makes_index(),
         labels: request.labels.clone(),
         network: request.network,
         extra_hosts: request.extra_hosts.clone(),

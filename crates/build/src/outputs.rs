@@ -1,13 +1,13 @@
 //! The result, where the user wants it.
 
+mod trees;
+
 use crate::error::BuildError;
-use crate::image::Documents;
-use crate::request::{Destination, Output};
-use rbuild_export::ExportImage;
-use rbuild_layer::{Compression, PackOptions};
-use rbuild_oci::Reference;
+use crate::keep::Kept;
+use crate::request::{BuildRequest, Destination, Output};
+use rbuild_export::{ExportError, ExportImage};
+use rbuild_oci::{Platform, Reference};
 use rbuild_op::{Engine, Root};
-use rbuild_snapshot::ChainView;
 use rbuild_solver::{OpError, StepContext};
 use rbuild_store::Store;
 use std::fs::File;
@@ -18,9 +18,12 @@ use std::sync::Arc;
 pub(crate) struct Finished<'a> {
     pub(crate) store: &'a Store,
     pub(crate) engine: &'a Arc<Engine>,
-    pub(crate) root: Option<&'a Root>,
-    /// The image's documents, in the store; `None` if no output wanted an image.
-    pub(crate) documents: Option<&'a Documents>,
+    /// The root filesystem of each platform; `None` is an empty one.
+    pub(crate) trees: Vec<(&'a Platform, Option<&'a Root>)>,
+    /// Whether the result is an index, even if of one image.
+    pub(crate) is_index: bool,
+    /// What is in the store; `None` if no output wanted an image.
+    pub(crate) kept: Option<&'a Kept>,
     /// The names it has.
     pub(crate) names: &'a [Reference],
     pub(crate) epoch: Option<i64>,
@@ -30,7 +33,7 @@ pub(crate) struct Finished<'a> {
 pub(crate) fn wants_image(output: &Output) -> bool {
     match output {
         Output::Oci { .. } | Output::Docker(_) | Output::Image { .. } => true,
-        Output::Local(_) | Output::Tar(_) | Output::CacheOnly => false,
+        Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => false,
     }
 }
 
@@ -46,13 +49,22 @@ pub(crate) fn keeps_image(outputs: &[Output]) -> bool {
     outputs.is_empty() || outputs.iter().any(is_kept)
 }
 
+/// Refuses outputs that cannot hold what is to be built, before it is.
+pub(crate) fn check(request: &BuildRequest) -> Result<(), BuildError> {
+    let is_docker = |output: &Output| matches!(output, Output::Docker(_));
+    if request.makes_index() && request.outputs.iter().any(is_docker) {
+        return Err(BuildError::Request(ExportError::SeveralPlatforms.to_string()));
+    }
+    Ok(())
+}
+
 /// What the progress view calls it.
 pub(crate) fn title(output: &Output) -> &'static str {
     match output {
         Output::Oci { .. } => "exporting to oci image format",
         Output::Docker(_) => "exporting to docker image format",
-        Output::Local(_) => "exporting to client directory",
-        Output::Tar(_) => "exporting to client tarball",
+        Output::Local { .. } => "exporting to client directory",
+        Output::Tar { .. } => "exporting to client tarball",
         Output::Image { .. } | Output::CacheOnly => "exporting to image",
     }
 }
@@ -68,23 +80,8 @@ pub(crate) async fn write(
             write_image(build, dest.clone(), if *tar { Form::OciTar } else { Form::OciDir }).await
         }
         Output::Docker(Some(dest)) => write_image(build, dest.clone(), Form::Docker).await,
-        Output::Local(dir) => {
-            let view = view(build, step).await?;
-            let (dir, epoch) = (dir.clone(), build.epoch);
-            std::fs::create_dir_all(&dir).map_err(|source| BuildError::Io {
-                action: "cannot create",
-                path: dir.display().to_string(),
-                source,
-            })?;
-            on_thread(move || Ok(rbuild_snapshot::export_tree(&*view, &dir, epoch)?)).await
-        }
-        Output::Tar(dest) => {
-            let view = view(build, step).await?;
-            let options =
-                PackOptions { compression: Compression::None, epoch: build.epoch, ..PackOptions::default() };
-            let dest = dest.clone();
-            on_thread(move || write_tree(&view, &dest, &options)).await
-        }
+        Output::Local { dir, split } => trees::write_local(build, dir, *split, step).await,
+        Output::Tar { dest, split } => trees::write_tar(build, dest, *split, step).await,
         // These are in the store and in the registry already.
         Output::Docker(None) | Output::Image { .. } | Output::CacheOnly => Ok(()),
     }
@@ -99,9 +96,9 @@ enum Form {
 }
 
 async fn write_image(build: &Finished<'_>, dest: Destination, form: Form) -> Result<(), BuildError> {
-    let documents = build.documents.expect("an output of an image made one");
-    let mut image = ExportImage::new(documents.descriptor.clone(), build.names.iter().cloned());
-    image.created.clone_from(&documents.created);
+    let kept = build.kept.expect("an output of an image made one");
+    let mut image = ExportImage::new(kept.descriptor.clone(), build.names.iter().cloned());
+    image.created.clone_from(&kept.created);
     let store = build.store.clone();
     on_thread(move || match (form, dest) {
         (Form::OciDir, Destination::Path(dir)) => {
@@ -118,14 +115,6 @@ async fn write_image(build: &Finished<'_>, dest: Destination, form: Form) -> Res
         }
     })
     .await
-}
-
-fn write_tree(view: &ChainView, dest: &Destination, options: &PackOptions) -> Result<(), OpError> {
-    let entries = rbuild_snapshot::tree_entries(view)?;
-    to_file(dest, |mut file| {
-        rbuild_layer::pack_slice(&entries, options, &mut file)?;
-        Ok(file)
-    })
 }
 
 /// A file appears whole or not at all; standard output is written as it comes.
@@ -152,10 +141,6 @@ fn write_beside(path: &Path, write: impl FnOnce(File) -> Result<File, OpError>) 
         (Some(error), _) => Err(error),
         (None, written) => Ok(written?),
     }
-}
-
-async fn view(build: &Finished<'_>, step: &StepContext) -> Result<Arc<ChainView>, BuildError> {
-    build.engine.view(build.root, step).await.map_err(BuildError::Export)
 }
 
 async fn on_thread(work: impl FnOnce() -> Result<(), OpError> + Send + 'static) -> Result<(), BuildError> {

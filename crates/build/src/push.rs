@@ -3,8 +3,9 @@
 use crate::error::BuildError;
 use crate::image::Documents;
 use crate::images::Images;
+use crate::keep::Kept;
 use rbuild_event::Event;
-use rbuild_oci::{Descriptor, Digest, Reference};
+use rbuild_oci::{Descriptor, Digest, Reference, media_type};
 use rbuild_registry::PushOutcome;
 use rbuild_registry::RegistryError;
 use rbuild_solver::{OpError, StepContext};
@@ -113,24 +114,43 @@ impl Pusher {
         Ok(paths.filter(|path| *path != name.path()).map(str::to_owned).collect())
     }
 
-    /// Pushes what is left: the config, then the manifest under every name.
-    pub(crate) async fn push_image(
-        &self,
-        documents: &Documents,
-        step: &StepContext,
-    ) -> Result<(), BuildError> {
-        let config_digest = documents.config_digest;
-        let media_type = rbuild_oci::media_type::OCI_CONFIG;
-        let config = Descriptor::new(media_type, config_digest, documents.config.len() as u64);
-        self.push_blob(&config, step).await.map_err(|error| self.failed(error))?;
+    /// Pushes what is left: the configs, then the manifest under every name. The manifests of an index come before it, by
+    /// digest.
+    pub(crate) async fn push_image(&self, kept: &Kept, step: &StepContext) -> Result<(), BuildError> {
+        for image in &kept.images {
+            let size = image.config.len() as u64;
+            let config = Descriptor::new(media_type::OCI_CONFIG, image.config_digest, size);
+            self.push_blob(&config, step).await.map_err(|error| self.failed(error))?;
+        }
+        let (kind, manifest) = match (&kept.index, &kept.images[..]) {
+            (Some(index), images) => {
+                self.push_by_digest(images).await?;
+                (media_type::OCI_INDEX, index)
+            }
+            (None, [only, ..]) => (media_type::OCI_MANIFEST, &only.manifest),
+            (None, []) => return Ok(()),
+        };
         for name in &self.names {
-            let kind = &documents.descriptor.media_type;
-            let pushing = self.images.client().push_manifest(name, kind, &documents.manifest);
-            pushing
-                .await
-                .map_err(|source| BuildError::Push { name: name.to_string(), source: Box::new(source) })?;
+            self.push_manifest(name, kind, manifest).await?;
         }
         Ok(())
+    }
+
+    /// The manifests that an index names have no names of their own.
+    async fn push_by_digest(&self, images: &[Documents]) -> Result<(), BuildError> {
+        for name in self.repositories() {
+            for image in images {
+                let by_digest = name.clone().without_tag().with_digest(image.descriptor.digest);
+                self.push_manifest(&by_digest, media_type::OCI_MANIFEST, &image.manifest).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn push_manifest(&self, name: &Reference, kind: &str, manifest: &[u8]) -> Result<(), BuildError> {
+        let pushed = self.images.client().push_manifest(name, kind, manifest).await;
+        let failed = |source| BuildError::Push { name: name.to_string(), source: Box::new(source) };
+        pushed.map(drop).map_err(failed)
     }
 
     /// An error of packing or pushing a layer.

@@ -14,7 +14,7 @@ use rbuild_history::{
     millis,
 };
 use rbuild_ir::{Op, Vertex};
-use rbuild_oci::Digest;
+use rbuild_oci::{Digest, Platform};
 use rbuild_solver::{Explanation, Keyed, NoCache, Observer};
 use rbuild_store::Store;
 use std::collections::BTreeMap;
@@ -162,8 +162,13 @@ fn subject(request: &BuildRequest) -> Subject {
         DockerfileSource::Url(url) => url.redacted(),
         DockerfileSource::Text { name, .. } => name.clone(),
     };
-    let platform = request.platform.as_ref().map(ToString::to_string);
+    let platform = Some(joined(&request.platforms)).filter(|_| !request.platforms.is_empty());
     Subject { context, dockerfile, target: request.target.clone(), platform }
+}
+
+/// `linux/amd64,linux/arm64`
+pub(crate) fn joined(platforms: &[Platform]) -> String {
+    platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The path without links, as far as it is there.

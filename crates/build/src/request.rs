@@ -29,8 +29,11 @@ pub struct BuildRequest {
     pub labels: Vec<(String, String)>,
     /// `--target`.
     pub target: Option<String>,
-    /// `--platform`.
-    pub platform: Option<Platform>,
+    /// `--platform`: each once, in the order of the result. Without any, the build platform is built for, and the image has
+    /// its base's.
+    pub platforms: Vec<Platform>,
+    /// Whether the result is an index of images also for one platform (`BUILDKIT_MULTI_PLATFORM`); it is for several.
+    pub index: bool,
     /// `--no-cache`, `--no-cache-filter`.
     pub no_cache: NoCache,
     /// `--pull`: ask the registry for base images even if the store has them.
@@ -83,6 +86,13 @@ pub struct BuildRequest {
     pub load: bool,
     /// Whether SOURCE_DATE_EPOCH also clamps file times in new layers (`rewrite-timestamp`).
     pub rewrite_timestamp: bool,
+}
+
+impl BuildRequest {
+    /// Whether the result is an index of images, and not an image (B-024, B-025).
+    pub fn makes_index(&self) -> bool {
+        self.index || self.platforms.len() > 1
+    }
 }
 
 /// The main build context.
@@ -156,9 +166,19 @@ pub enum Output {
     /// An archive for `docker load`; without a destination the image goes to the store.
     Docker(Option<Destination>),
     /// The root filesystem in a directory.
-    Local(PathBuf),
+    Local {
+        /// The directory.
+        dir: PathBuf,
+        /// Whether each platform has a directory of its own in it (`platform-split`); by default if an index is made.
+        split: Option<bool>,
+    },
     /// The root filesystem as a tar.
-    Tar(Destination),
+    Tar {
+        /// Where.
+        dest: Destination,
+        /// As for [`Output::Local`].
+        split: Option<bool>,
+    },
     /// Into the store and, if `push`, to the registry, under these names in place of the tags if there are any.
     Image {
         /// Names.

@@ -8,7 +8,7 @@ use crate::inline::parse_inline;
 use rbuild_event::{Event, Reporter};
 use rbuild_oci::{Descriptor, Digest, Index, Manifest, Platform, RootFs, best_match, media_type};
 use serde::Deserialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::OnceCell;
@@ -52,7 +52,7 @@ struct Loaded {
 /// The caches of `--cache-from`. Nothing is read before [`Importer::load`].
 pub struct Importer {
     backends: Vec<Arc<dyn Backend>>,
-    platform: Platform,
+    platforms: Vec<Platform>,
     reporter: Reporter,
     loaded: OnceCell<Vec<Loaded>>,
     failures: Mutex<Vec<ImportFailure>>,
@@ -63,10 +63,10 @@ pub struct Importer {
 pub type OnFailure = Box<dyn Fn(&ImportFailure) + Send + Sync>;
 
 impl Importer {
-    /// An importer of these caches, which are asked in this order. Of images for several platforms, `platform` is read.
-    pub fn new(backends: Vec<Arc<dyn Backend>>, platform: Platform, reporter: Reporter) -> Self {
+    /// An importer of these caches, which are asked in this order. Of an index of images, those of `platforms` are read.
+    pub fn new(backends: Vec<Arc<dyn Backend>>, platforms: Vec<Platform>, reporter: Reporter) -> Self {
         let (loaded, failures) = (OnceCell::new(), Mutex::default());
-        Self { backends, platform, reporter, loaded, failures, on_failure: None }
+        Self { backends, platforms, reporter, loaded, failures, on_failure: None }
     }
 
     /// Tells `told` of every cache that is there, or may be, and could not be read.
@@ -94,10 +94,10 @@ impl Importer {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn load_reported(&self, backend: &Arc<dyn Backend>) -> Option<Loaded> {
+    async fn load_reported(&self, backend: &Arc<dyn Backend>) -> Vec<Loaded> {
         let vertex = self.reporter.declare(format!("importing cache manifest from {}", backend.name()));
         self.reporter.report(Event::Started { vertex, at: SystemTime::now() });
-        let loaded = match tokio::time::timeout(METADATA_TIMEOUT, load(&**backend, &self.platform)).await {
+        let loaded = match tokio::time::timeout(METADATA_TIMEOUT, load(&**backend, &self.platforms)).await {
             Ok(loaded) => loaded,
             Err(_) => {
                 let seconds = METADATA_TIMEOUT.as_secs();
@@ -105,19 +105,19 @@ impl Importer {
             }
         };
         let contents = match loaded {
-            Ok(Some(contents)) => Some(contents),
-            Ok(None) => {
+            Ok(contents) if contents.is_empty() => {
                 let text = "nothing of it was written by rbuild: its records are not used".to_owned();
                 self.reporter.report(Event::Note { vertex, text });
-                None
+                contents
             }
+            Ok(contents) => contents,
             Err(error) => {
                 self.failed(backend.name(), &error);
-                None
+                Vec::new()
             }
         };
         self.reporter.report(Event::Completed { vertex, at: SystemTime::now() });
-        contents.map(|contents| Loaded::new(Arc::clone(backend), contents))
+        contents.into_iter().map(|contents| Loaded::new(Arc::clone(backend), contents)).collect()
     }
 
     fn failed(&self, cache: &str, error: &CacheError) {
@@ -184,26 +184,36 @@ struct ImageConfigPart {
     inline: Option<String>,
 }
 
-/// What one cache says; `None` if there is nothing in it for us.
-async fn load(backend: &dyn Backend, platform: &Platform) -> Result<Option<Contents>, CacheError> {
-    let damaged = |reason: String| CacheError::Damaged(reason);
+/// What one cache says; nothing if there is nothing in it for us.
+async fn load(backend: &dyn Backend, platforms: &[Platform]) -> Result<Vec<Contents>, CacheError> {
     let Some((descriptor, bytes)) = backend.manifest().await? else {
         return Err(CacheError::NotFound);
     };
-    let manifest = match media_type::is_index(&descriptor.media_type) {
-        false => bytes,
-        true => {
-            let index: Index = parse(&bytes)?;
-            let config = index.manifests.iter().find(|entry| entry.media_type == CONFIG_MEDIA_TYPE);
-            if let Some(config) = config {
-                return cache_config(backend, config).await;
-            }
-            let chosen = best_match(&index.manifests, platform);
-            let chosen = chosen.ok_or_else(|| damaged(format!("it has nothing for {platform}")))?;
-            backend.manifest_by_digest(&index.manifests[chosen]).await?
-        }
-    };
-    let manifest: Manifest = parse(&manifest)?;
+    if !media_type::is_index(&descriptor.media_type) {
+        return Ok(of_manifest(backend, &bytes).await?.into_iter().collect());
+    }
+    let index: Index = parse(&bytes)?;
+    if let Some(config) = index.manifests.iter().find(|entry| entry.media_type == CONFIG_MEDIA_TYPE) {
+        return Ok(cache_config(backend, config).await?.into_iter().collect());
+    }
+    let chosen: BTreeSet<usize> =
+        platforms.iter().filter_map(|platform| best_match(&index.manifests, platform)).collect();
+    if chosen.is_empty() {
+        let wanted: Vec<String> = platforms.iter().map(Platform::to_string).collect();
+        return Err(CacheError::Damaged(format!("it has nothing for {}", wanted.join(", "))));
+    }
+    let mut all = Vec::new();
+    for place in chosen {
+        let manifest = backend.manifest_by_digest(&index.manifests[place]).await?;
+        all.extend(of_manifest(backend, &manifest).await?);
+    }
+    Ok(all)
+}
+
+/// What a cache's manifest says, or an image's.
+async fn of_manifest(backend: &dyn Backend, manifest: &[u8]) -> Result<Option<Contents>, CacheError> {
+    let damaged = |reason: String| CacheError::Damaged(reason);
+    let manifest: Manifest = parse(manifest)?;
     if manifest.config.media_type == CONFIG_MEDIA_TYPE {
         return cache_config(backend, &manifest.config).await;
     }

@@ -66,7 +66,7 @@ fn importer(backends: Vec<Arc<dyn Backend>>) -> (Importer, Arc<Mutex<Vec<String>
             told.lock().unwrap().push(text);
         }
     });
-    (Importer::new(backends, Platform::linux("amd64"), reporter), warnings)
+    (Importer::new(backends, vec![Platform::linux("amd64")], reporter), warnings)
 }
 
 #[tokio::test]

@@ -16,6 +16,9 @@ pub struct OwnerSpec {
     group: Option<Who>,
 }
 
+/// Larger numbers are names to BuildKit, and most likely unknown ones.
+const MAX_ID: u32 = i32::MAX as u32;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Who {
     Id(u32),
@@ -27,7 +30,10 @@ impl Who {
     fn parse(text: &str) -> Self {
         match text {
             "root" => Self::Id(0),
-            text => text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Id),
+            text => match text.parse() {
+                Ok(id) if id <= MAX_ID => Self::Id(id),
+                _ => Self::Name(text.to_owned()),
+            },
         }
     }
 }
@@ -59,7 +65,7 @@ impl OwnerSpec {
     }
 
     /// Owner and group, names looked up in the /etc/passwd and /etc/group of `tree`. A user given by name and without `:`
-    /// has its primary group; an unknown name is 0.
+    /// has its primary group, and so has one whose group is unknown; an unknown user is 0.
     pub fn resolve(&self, tree: &dyn Tree) -> Result<(u32, u32), CopyError> {
         let (uid, primary) = match &self.user {
             Who::Id(id) => (*id, *id),
@@ -71,8 +77,9 @@ impl OwnerSpec {
         let gid = match &self.group {
             None => primary,
             Some(Who::Id(id)) => *id,
+            Some(Who::Name(name)) if name.is_empty() => 0,
             Some(Who::Name(name)) => {
-                lookup(tree, "etc/group", name)?.map_or(0, |fields| number(fields.get(2)))
+                lookup(tree, "etc/group", name)?.map_or(primary, |fields| number(fields.get(2)))
             }
         };
         Ok((uid, gid))
@@ -148,7 +155,12 @@ mod tests {
             ("nobody", (0, 0)),
             ("nobody:nogroup", (0, 0)),
             ("odd", (0, 0)),
-            ("4294967295", (u32::MAX, u32::MAX)),
+            ("7:nogroup", (7, 7)),
+            ("app:nogroup", (1000, 100)),
+            ("root:nogroup", (0, 0)),
+            ("nobody:9", (0, 9)),
+            ("2147483647", (MAX_ID, MAX_ID)),
+            ("2147483648", (0, 0)),
         ] {
             assert_eq!(resolve_owner(&tree(), spec).unwrap(), want, "{spec}");
         }

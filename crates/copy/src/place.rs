@@ -7,7 +7,7 @@ use crate::chmod::Chmod;
 use crate::error::clamped;
 use crate::selection::{Root, RootKind, Selected, Selection};
 use crate::view::{Children, Group, View};
-use rbuild_tree::{DataRef, LayerEntry, Metadata, Timestamp, Tree, TreePath};
+use rbuild_tree::{DataRef, FileKind, LayerEntry, Metadata, Timestamp, Tree, TreePath};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -84,7 +84,11 @@ impl<'a> Placer<'a> {
 
     /// Makes `path` and its parents where they are missing. `path` has no symlink in it.
     fn make_dirs(&mut self, path: &TreePath) -> Result<(), CopyError> {
-        let mode = Chmod::parent_mode(self.options.chmod.as_ref());
+        self.make_dirs_with(path, Chmod::parent_mode(self.options.chmod.as_ref()))
+    }
+
+    /// [`Self::make_dirs`] whatever --chmod says.
+    fn make_dirs_with(&mut self, path: &TreePath, mode: u32) -> Result<(), CopyError> {
         // What a directory with the set-group-ID bit hands down to those made in it, as mkdir(2) has it.
         let (mut group, mut set_gid) = (0, 0);
         for dir in path.ancestors().chain([path.clone()]) {
@@ -170,7 +174,12 @@ impl<'a> Placer<'a> {
                     return Err(CopyError::FileOverDirectory(path));
                 }
                 let group = self.group(entry, &linked);
-                self.view.put(path, self.owned(&entry.meta), self.data(entry), group, existing);
+                let mut meta = self.owned(&entry.meta);
+                if meta.kind == FileKind::BlockDevice {
+                    // BuildKit's copy clears the bits of a socket from the type, which leaves this of a block device.
+                    meta.kind = FileKind::CharDevice;
+                }
+                self.view.put(path, meta, self.data(entry), group, existing);
             }
         }
         Ok(())

@@ -55,8 +55,23 @@ pub enum ExportError {
         reason: String,
     },
     /// type=docker of an image index.
-    #[error("export: type=docker holds one platform only: choose one with --platform, or use type=oci")]
+    #[error(
+        "docker exporter does not currently support exporting manifest lists: choose one platform with --platform, or use type=oci"
+    )]
     SeveralPlatforms,
+    /// Trees of several platforms, to be written into one directory, have the same file.
+    #[error(
+        "cannot overwrite {} from {first} with {second} when split option is disabled: leave out platform-split=false",
+        path.display()
+    )]
+    Overwrite {
+        /// The file, relative to the directory.
+        path: PathBuf,
+        /// The platform whose file it is.
+        first: String,
+        /// The platform that has another one.
+        second: String,
+    },
 }
 
 impl ExportError {

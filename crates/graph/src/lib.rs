@@ -34,23 +34,29 @@ pub enum GraphError {
 /// Index of a vertex in [`Plan::vertices`].
 pub type Step = usize;
 
-/// The vertices that the target needs, each once, every one after all that it needs.
+/// The vertices that the targets need, each once, every one after all that it needs. There is a target for each platform.
 #[derive(Debug, Clone)]
 pub struct Plan {
     vertices: Vec<Vertex>,
     needs: Vec<Vec<Step>>,
-    target: Option<Step>,
+    targets: Vec<Option<Step>>,
 }
 
 impl Plan {
-    /// Dedupes the definition's vertices by digest, keeps those reachable from the image's root, and orders them.
+    /// [`Plan::of_all`] with one definition.
     pub fn new(definition: &Definition) -> Result<Self, GraphError> {
-        let full = FullGraph::build(&definition.vertices)?;
-        let Some(root) = definition.image.root else {
-            return Ok(Self { vertices: Vec::new(), needs: Vec::new(), target: None });
-        };
-        let root = full.node(&root, "the image")?;
-        let order = full.needed_in_order(root);
+        Self::of_all(std::slice::from_ref(definition))
+    }
+
+    /// Dedupes the definitions' vertices by digest, keeps those reachable from the images' roots, and orders them. What
+    /// several definitions need has the name that the first of them gives it.
+    pub fn of_all(definitions: &[Definition]) -> Result<Self, GraphError> {
+        let full = FullGraph::build(definitions)?;
+        let roots = definitions
+            .iter()
+            .map(|definition| definition.image.root.map(|root| full.node(&root, "the image")).transpose());
+        let roots: Vec<Option<NodeIndex>> = roots.collect::<Result<_, _>>()?;
+        let order = full.needed_in_order(roots.iter().copied().flatten());
         let step_of: HashMap<NodeIndex, Step> =
             order.iter().enumerate().map(|(step, node)| (*node, step)).collect();
         let vertices: Vec<Vertex> = order.iter().map(|node| full.graph[*node].clone()).collect();
@@ -60,7 +66,8 @@ impl Plan {
                 needed_digests(vertex).map(|digest| step_of[&full.by_digest[digest]]).collect::<Vec<Step>>()
             })
             .collect();
-        Ok(Self { vertices, needs, target: Some(step_of[&root]) })
+        let targets = roots.into_iter().map(|root| root.map(|root| step_of[&root])).collect();
+        Ok(Self { vertices, needs, targets })
     }
 
     /// The vertices in topological order.
@@ -84,14 +91,15 @@ impl Plan {
         &self.needs[step][skip..]
     }
 
-    /// The step whose root is the image's; `None` for an image without files.
-    pub fn target(&self) -> Option<Step> {
-        self.target
+    /// For each definition, the step whose root is the image's; `None` for an image without files.
+    pub fn targets(&self) -> &[Option<Step>] {
+        &self.targets
     }
 
-    /// The steps that make the image's layers: the target and its line of parents, the base first.
-    pub fn layer_line(&self) -> Vec<Step> {
-        let mut line: Vec<Step> = std::iter::successors(self.target, |step| self.parent(*step)).collect();
+    /// The steps that make the layers of a definition's image: the target and its line of parents, the base first.
+    pub fn layer_line(&self, definition: usize) -> Vec<Step> {
+        let target = self.targets.get(definition).copied().flatten();
+        let mut line: Vec<Step> = std::iter::successors(target, |step| self.parent(*step)).collect();
         line.reverse();
         line
     }
@@ -128,19 +136,20 @@ fn needed_digests(vertex: &Vertex) -> impl Iterator<Item = &VertexDigest> {
     vertex.parent.iter().chain(&vertex.inputs)
 }
 
-/// All vertices of a definition, with an edge from each vertex to what needs it.
+/// All vertices of the definitions, with an edge from each vertex to what needs it.
 struct FullGraph {
     graph: Acyclic<StableDiGraph<Vertex, ()>>,
     by_digest: HashMap<VertexDigest, NodeIndex>,
 }
 
 impl FullGraph {
-    fn build(vertices: &[Vertex]) -> Result<Self, GraphError> {
-        let mut full = Self { graph: Acyclic::new(), by_digest: HashMap::with_capacity(vertices.len()) };
-        for vertex in vertices {
+    fn build(definitions: &[Definition]) -> Result<Self, GraphError> {
+        let vertices = || definitions.iter().flat_map(|definition| &definition.vertices);
+        let mut full = Self { graph: Acyclic::new(), by_digest: HashMap::with_capacity(vertices().count()) };
+        for vertex in vertices() {
             full.by_digest.entry(vertex.digest).or_insert_with(|| full.graph.add_node(vertex.clone()));
         }
-        for vertex in vertices {
+        for vertex in vertices() {
             let to = full.by_digest[&vertex.digest];
             for digest in needed_digests(vertex) {
                 let from = full.node(digest, &vertex.name)?;
@@ -158,10 +167,10 @@ impl FullGraph {
         self.by_digest.get(digest).copied().ok_or_else(missing)
     }
 
-    /// `root` and all that it needs, in a topological order that follows the Dockerfile where it is free to.
-    fn needed_in_order(&self, root: NodeIndex) -> Vec<NodeIndex> {
-        let mut needed = std::collections::HashSet::from([root]);
-        let mut pending = vec![root];
+    /// The roots and all that they need, in a topological order that follows the Dockerfile where it is free to.
+    fn needed_in_order(&self, roots: impl Iterator<Item = NodeIndex>) -> Vec<NodeIndex> {
+        let mut pending: Vec<NodeIndex> = roots.collect();
+        let mut needed: std::collections::HashSet<NodeIndex> = pending.iter().copied().collect();
         while let Some(node) = pending.pop() {
             for edge in self.graph.edges_directed(node, petgraph::Direction::Incoming) {
                 if needed.insert(edge.source()) {

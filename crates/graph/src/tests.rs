@@ -35,14 +35,31 @@ fn equal_vertices_are_one_and_unneeded_ones_are_gone() {
     let last = vertex("last", Some(&twin), &[&left]);
     let plan = Plan::new(&definition(&[&base, &twin, &unused, &left, &last], Some(last.digest))).unwrap();
     assert_eq!(names(&plan), ["base", "left", "last"]);
-    assert_eq!((plan.target(), plan.parent(2), plan.inputs(2)), (Some(2), Some(0), &[1][..]));
-    assert_eq!(plan.layer_line(), [0, 2]);
+    assert_eq!((plan.targets(), plan.parent(2), plan.inputs(2)), (&[Some(2)][..], Some(0), &[1][..]));
+    assert_eq!(plan.layer_line(0), [0, 2]);
 }
 
 #[test]
 fn an_image_without_files_needs_nothing() {
     let plan = Plan::new(&definition(&[&vertex("unused", None, &[])], None)).unwrap();
-    assert!(plan.vertices().is_empty() && plan.layer_line().is_empty());
+    assert!(plan.vertices().is_empty() && plan.layer_line(0).is_empty());
+}
+
+// B-025: what two platforms share is one step.
+#[test]
+fn definitions_share_equal_vertices() {
+    let shared = vertex("shared", None, &[]);
+    let (left, right) = (vertex("left", None, &[&shared]), vertex("right", None, &[&shared]));
+    let renamed = Vertex { name: "[other] shared".into(), ..shared.clone() };
+    let definitions = [
+        definition(&[&shared, &left], Some(left.digest)),
+        definition(&[&renamed, &right], Some(right.digest)),
+        definition(&[], None),
+    ];
+    let plan = Plan::of_all(&definitions).unwrap();
+    assert_eq!(names(&plan), ["shared", "left", "right"]);
+    assert_eq!(plan.targets(), [Some(1), Some(2), None]);
+    assert_eq!((plan.layer_line(1), plan.layer_line(2)), (vec![2], vec![]));
 }
 
 #[test]

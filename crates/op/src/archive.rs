@@ -5,7 +5,7 @@ use crate::error::OpFailure;
 use rbuild_copy::{Root, RootKind, Selected, Selection};
 use rbuild_ir::{CopyOp, Source, Unpack};
 use rbuild_solver::OpError;
-use rbuild_tree::{DataRef, FileKind, Metadata, Timestamp};
+use rbuild_tree::{CAPABILITY, DataRef, FileKind, Metadata, Timestamp};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -63,13 +63,17 @@ fn contents(engine: &Engine, root: &Root, file: File) -> Result<Selection, OpErr
     let entries = entries.map_err(|error| broken(root, error))?;
     // The recipe reads the staged files until the layer is packed or made a directory.
     engine.keep_staged(staged);
-    let selected = |entry: rbuild_layer::StagedEntry| Selected {
-        source: entry.path.clone(),
-        dest: entry.path,
-        meta: Metadata { mtime: bounded(entry.meta.mtime), ..entry.meta },
-        data: entry.data,
-        hard_link_to: entry.hard_link_to,
-        implied: false,
+    let selected = |mut entry: rbuild_layer::StagedEntry| {
+        // B-017: others are in no layer.
+        entry.meta.xattrs.retain(|name, _| name == CAPABILITY.as_bytes());
+        Selected {
+            source: entry.path.clone(),
+            dest: entry.path,
+            meta: Metadata { mtime: bounded(entry.meta.mtime), ..entry.meta },
+            data: entry.data,
+            hard_link_to: entry.hard_link_to,
+            implied: false,
+        }
     };
     Ok(rbuild_copy::select_archive(entries.into_iter().map(selected).collect()))
 }

@@ -85,6 +85,8 @@ pub struct EngineSettings {
     pub no_cache: NoCache,
     /// Where new cache mounts may be had from, instead of what they begin with.
     pub cache_mounts: Option<Arc<dyn CacheMountSource>>,
+    /// Directories in which emulators of other kinds of machines are looked for.
+    pub emulators: Vec<PathBuf>,
     /// Fetches what ADD names by URL.
     pub remote: crate::remote::Remote,
     /// Stops all work.

@@ -1,5 +1,7 @@
 //! How operations fail, beyond the errors of the rooms they use.
 
+use rbuild_oci::Platform;
+
 /// A failure that the caller may want to tell from others: it decides the exit code and the words.
 #[derive(Debug, thiserror::Error)]
 pub enum OpFailure {
@@ -13,6 +15,9 @@ pub enum OpFailure {
         /// Exit code, or 128 + signal.
         code: i32,
     },
+    /// A RUN is for another kind of machine, and nothing here executes its program.
+    #[error(transparent)]
+    Foreign(Box<ForeignProgram>),
     /// The process of a RUN ended badly, and there is no room on the store's file system.
     #[error(
         "no space left on the file system of {}: {source}; free some with `rbuild prune`, or move the store with \
@@ -162,4 +167,26 @@ pub enum OpFailure {
     /// A secret cannot be used for authentication.
     #[error("the secret {0} is empty or no text of one line")]
     BadSecret(String),
+}
+
+/// A program of a RUN that is for another kind of machine.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "process \"{command}\" did not run: {program} is no program for this machine, which is {host}: the step is for \
+     {platform}, and {lacks}. Install an emulator that registers itself (Debian: `apt install qemu-user-static`; elsewhere: \
+     `docker run --privileged --rm tonistiigi/binfmt --install {}`); or, to cross-compile, let the stage run here with \
+     `FROM --platform=$BUILDPLATFORM` and compile for $TARGETARCH",
+    platform.architecture
+)]
+pub struct ForeignProgram {
+    /// argv joined by blanks.
+    pub command: String,
+    /// The program that the kernel refused.
+    pub program: String,
+    /// The step's platform.
+    pub platform: Platform,
+    /// This machine's platform.
+    pub host: Platform,
+    /// Why the kernel does not know what to do with it.
+    pub lacks: String,
 }

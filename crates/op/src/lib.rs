@@ -35,7 +35,7 @@ mod ssh;
 pub use cache::LayerCache;
 pub use device::{DeviceError, Devices};
 pub use engine::{Engine, EngineSettings, LocalSource, MAX_KEPT_BYTES, MAX_KEPT_FILES, PackedLayer};
-pub use error::OpFailure;
+pub use error::{ForeignProgram, OpFailure};
 pub use exec::CacheMountSource;
 pub use fetch::{BlobFetcher, PulledLayer};
 pub use layer::{Layer, Root};

@@ -83,7 +83,7 @@ pub(crate) struct SourceArgs {
     /// Stage to look at
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// Platform of the result, as os/arch[/variant]
+    /// Platforms of the result, as os/arch[/variant] or `local`; several with commas, or by repeating it
     #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Vec<String>,
 }
@@ -291,7 +291,7 @@ pub(crate) struct BuildArgs {
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// Platform of the result, as os/arch[/variant]
+    /// Platforms of the result, as os/arch[/variant] or `local`; several with commas, or by repeating it
     #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Vec<String>,
     /// Do not read the cache (it is still written)
@@ -532,6 +532,9 @@ pub(crate) enum ListFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
+    /// Which image of an index [default: this machine's platform]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
     /// Names, ids or digests
     #[arg(required = true)]
     pub(crate) image: Vec<String>,
@@ -539,6 +542,9 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
+    /// Which image of an index [default: this machine's platform]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
     /// Name, id or digest
     pub(crate) image: String,
     /// Print whole instructions

@@ -5,6 +5,7 @@ mod confidential;
 pub(crate) mod history;
 mod limits;
 pub(crate) mod mounts;
+mod platforms;
 mod resources;
 
 use crate::args::BuildArgs;
@@ -17,8 +18,7 @@ use rbuild_build::{
     NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
 };
 use rbuild_frontend::gitref::{GitRef, GitRefError};
-use rbuild_frontend::number::parse_bool;
-use rbuild_oci::{Platform, Reference};
+use rbuild_oci::Reference;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -41,6 +41,8 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
     let (context, dockerfile, spool) = sources(args)?;
     let mut warnings = legacy_warnings(args);
     let build_args = build_args(args, &mut warnings)?;
+    let platforms = platforms::platforms(&args.platform)?;
+    let index = platforms::makes_index(&build_args, &platforms)?;
     let request = BuildRequest {
         context,
         dockerfile,
@@ -49,7 +51,8 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         build_args,
         labels: args.label.iter().map(|text| key_value(text)).collect(),
         target: args.target.clone().filter(|target| !target.is_empty()),
-        platform: platform(&args.platform)?,
+        platforms,
+        index,
         no_cache: no_cache(args),
         pull: args.pull.unwrap_or(false),
         offline: args.offline,
@@ -225,9 +228,6 @@ fn legacy_warnings(args: &BuildArgs) -> Vec<String> {
     warnings
 }
 
-/// Build argument that makes BuildKit write an index whatever the number of platforms.
-const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
-
 /// D-005: `K` takes the environment's value and is dropped when unset; D-022: SOURCE_DATE_EPOCH comes along by itself.
 fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
@@ -241,12 +241,6 @@ fn build_args(args: &BuildArgs, warnings: &mut Vec<String>) -> Result<Vec<(Strin
         };
         if key.is_empty() {
             return Err(Usage::new(format!("invalid --build-arg `{text}`: expected KEY=VALUE or KEY")).into());
-        }
-        let wanted = |value: &str| !value.is_empty() && parse_bool(value) != Some(false);
-        if key == MULTI_PLATFORM && value.as_deref().is_some_and(wanted) {
-            warnings.push(format!(
-                "--build-arg {MULTI_PLATFORM} has no effect: an index for one platform is not written yet, but the image itself"
-            ));
         }
         match value {
             Some(value) => {
@@ -279,22 +273,6 @@ pub(crate) fn tag(text: &str) -> Result<Reference> {
         return Err(Usage::new(format!("invalid tag \"{text}\": a tag cannot have a digest")).into());
     }
     Ok(reference.with_default_tag())
-}
-
-fn platform(given: &[String]) -> Result<Option<Platform>> {
-    let mut all = given.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty());
-    let Some(first) = all.next() else { return Ok(None) };
-    if all.next().is_some() {
-        return Err(Usage::new(
-            "--platform: building for several platforms at once is not supported yet: build for one at a time",
-        )
-        .into());
-    }
-    if first == "local" {
-        return Ok(Some(Platform::host()));
-    }
-    let platform = first.parse::<Platform>().map_err(|error| Usage::new(format!("--platform: {error}")))?;
-    Ok(Some(platform.normalized()))
 }
 
 fn no_cache(args: &BuildArgs) -> NoCache {
@@ -415,10 +393,10 @@ fn oci_layout(text: &str) -> Result<NamedContext> {
 /// D-024 to D-029, as far as they are supported.
 fn output(text: &str) -> Result<Output> {
     if text == "-" {
-        return Ok(Output::Tar(stdout()?));
+        return Ok(Output::Tar { dest: stdout()?, split: None });
     }
     if !text.contains('=') {
-        return Ok(Output::Local(PathBuf::from(text)));
+        return Ok(Output::Local { dir: PathBuf::from(text), split: None });
     }
     let fields = rbuild_build::csv_fields(text)
         .map_err(|error| Usage::new(format!("invalid --output `{text}`: {error}")))?;
@@ -447,8 +425,11 @@ fn output_of(
     let required =
         || dest.clone().ok_or_else(|| Usage::new(format!("invalid --output `{text}`: dest is required")));
     match kind {
-        "local" => Ok(Output::Local(PathBuf::from(required()?))),
-        "tar" => Ok(Output::Tar(destination(&dest.unwrap_or_else(|| "-".into()))?)),
+        "local" => Ok(Output::Local { dir: PathBuf::from(required()?), split: platforms::split(options)? }),
+        "tar" => {
+            let dest = destination(&dest.unwrap_or_else(|| "-".into()))?;
+            Ok(Output::Tar { dest, split: platforms::split(options)? })
+        }
         "oci" => {
             let dest = destination(&dest.unwrap_or_else(|| "-".into()))?;
             let is_dir = matches!(&dest, Destination::Path(path) if path.is_dir());

@@ -13,7 +13,7 @@ use rustix::process::{
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use crate::error::Context;
-use crate::mounts::PreparedMounts;
+use crate::mounts::{PreparedMounts, READ_ONLY};
 use crate::resolve::{Created, Leaf, create_in_root, open_in_root};
 use crate::seccomp::Filter;
 use crate::stubs::Stub;
@@ -44,7 +44,7 @@ pub(crate) struct Plan<'a> {
 pub(crate) fn become_step(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> RuntimeError {
     match prepare(plan, stubs) {
         Err(e) => e,
-        Ok(()) => exec::run(&plan.spec.args, plan.env, plan.ready),
+        Ok(()) => exec::run(plan.spec, plan.env, plan.ready),
     }
 }
 
@@ -147,8 +147,10 @@ fn enter_root(root: BorrowedFd<'_>, spec: &Spec) -> Result<(), RuntimeError> {
 
 /// Makes and enters the working directory, which must lie below the root for good (CVE-2024-21626).
 fn enter_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), RuntimeError> {
-    let opened = create_in_root(root, cwd, Leaf::Directory, &mut Vec::new())
-        .context("create the working directory", cwd)?;
+    let opened = create_in_root(root, cwd, Leaf::Directory, &mut Vec::new()).map_err(|error| {
+        let failed = RuntimeError::setup("create the working directory", cwd, error);
+        if error == Errno::ROFS { failed.with_remedy(READ_ONLY.to_owned()) } else { failed }
+    })?;
     fchdir(&opened).context("enter the working directory", cwd)?;
     let inside = rustix::process::getcwd(Vec::new()).is_ok_and(|path| path.to_bytes().starts_with(b"/"));
     if !inside {

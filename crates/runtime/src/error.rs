@@ -78,6 +78,20 @@ pub enum RuntimeError {
         /// 127: not found; 126: found but not executable.
         code: i32,
     },
+    /// The kernel does not know what the program is: one for another kind of machine, or a script without `#!`.
+    #[error("exec: \"{program}\": exec format error: not a program for this machine, or a script without #!")]
+    ExecFormat {
+        /// Its path in the step's root.
+        program: String,
+    },
+    /// The program is there, but not what the kernel needs to execute it.
+    #[error(
+        "exec: \"{program}\": no such file or directory: the interpreter it names (after #!, or its dynamic loader) is missing"
+    )]
+    NoInterpreter {
+        /// Its path in the step's root.
+        program: String,
+    },
 }
 
 impl RuntimeError {
@@ -85,6 +99,8 @@ impl RuntimeError {
     pub fn exit_code(&self) -> Option<i32> {
         match self {
             RuntimeError::Exec { code, .. } => Some(*code),
+            RuntimeError::ExecFormat { .. } => Some(126),
+            RuntimeError::NoInterpreter { .. } => Some(127),
             _ => None,
         }
     }

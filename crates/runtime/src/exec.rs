@@ -94,10 +94,21 @@ fn text(errno: Errno) -> &'static str {
     }
 }
 
-/// Executes `args` in the current root and directory; returns only on failure. `ready` is set when nothing but the
-/// system call is left to do.
-pub(crate) fn run(args: &[String], env: &[(String, String)], ready: &Cell<bool>) -> RuntimeError {
-    let Some(name) = args.first() else {
+/// What an emulator of QEMU's is told: the name the program sees itself by, if it is not its path, and the program.
+fn emulated(emulator: &str, program: &str, args: &[String]) -> Vec<String> {
+    let mut argv = vec![emulator.to_owned()];
+    if args.first().is_some_and(|name| name != program) {
+        argv.extend(["-0".to_owned(), args[0].clone()]);
+    }
+    argv.push(program.to_owned());
+    argv.extend(args.iter().skip(1).cloned());
+    argv
+}
+
+/// Executes the step's program in the current root and directory; returns only on failure. `ready` is set when nothing
+/// but the system call is left to do.
+pub(crate) fn run(spec: &Spec, env: &[(String, String)], ready: &Cell<bool>) -> RuntimeError {
+    let Some(name) = spec.args.first() else {
         return RuntimeError::invalid("args", "arguments are required");
     };
     let path = env.iter().find(|(k, _)| k == "PATH").map_or(DEFAULT_PATH, |(_, v)| v);
@@ -107,22 +118,19 @@ pub(crate) fn run(args: &[String], env: &[(String, String)], ready: &Cell<bool>)
     };
     let strings = |list: Vec<String>| list.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>();
     let env = env.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let (Ok(argv), Ok(envp), Ok(file)) =
-        (strings(args.to_vec()), strings(env), CString::new(program.as_str()))
-    else {
+    let (file, argv) = match &spec.emulator {
+        None => (program.clone(), spec.args.clone()),
+        Some(emulator) => (emulator.clone(), emulated(emulator, &program, &spec.args)),
+    };
+    let (Ok(argv), Ok(envp), Ok(file)) = (strings(argv), strings(env), CString::new(file)) else {
         return RuntimeError::invalid("args", "arguments and environment must not contain NUL");
     };
     ready.set(true);
     let failure = sys::execve(&file, &argv, &envp);
     match failure.raw_os_error() {
         // The file was there a moment ago: what is missing is what it names in turn.
-        Some(libc::ENOENT) => {
-            let why = "no such file or directory: the interpreter it names (after #!, or its dynamic loader) is missing";
-            error(&program, why, 127)
-        }
-        Some(libc::ENOEXEC) => {
-            error(&program, "exec format error: not a program for this machine, or a script without #!", 126)
-        }
+        Some(libc::ENOENT) => RuntimeError::NoInterpreter { program },
+        Some(libc::ENOEXEC) => RuntimeError::ExecFormat { program },
         Some(libc::EACCES) => error(&program, "permission denied", 126),
         Some(libc::E2BIG) => error(&program, "argument list too long", 126),
         _ => error(&program, &failure.to_string(), 126),

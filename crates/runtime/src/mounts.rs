@@ -17,7 +17,7 @@ use crate::system::{attach, clone_at, new_filesystem, new_memory_filesystem, par
 use crate::{FileContent, MountKind, MountSpec, RuntimeError, Spec, sys};
 
 /// What to do where a target cannot be made in another mount.
-const READ_ONLY: &str =
+pub(crate) const READ_ONLY: &str =
     "it lies in a mount that is read-only: put it into what is mounted there, or mount that with rw";
 
 /// A mount that is made and waits to be attached.

@@ -30,6 +30,10 @@ pub struct Spec {
     pub work: PathBuf,
     /// The program and its arguments. A program without `/` is looked up in the `PATH` of `env`.
     pub args: Vec<String>,
+    /// A program in the root that executes the one of `args`, which is for another kind of machine: it is given the
+    /// program's path and arguments, as QEMU's user-mode emulators want them.
+    #[serde(default)]
+    pub emulator: Option<String>,
     /// Environment, in order; of a name that appears twice the last one counts. `PATH` and `HOME` are added when absent,
     /// `HOME` also when empty.
     pub env: Vec<(String, String)>,
@@ -86,6 +90,7 @@ impl Spec {
             upper,
             work,
             args,
+            emulator: None,
             env: Vec::new(),
             secret_env: Vec::new(),
             cwd: "/".to_owned(),

@@ -67,8 +67,8 @@ pub struct StepReport {
 /// The result of a build.
 #[derive(Debug, Clone)]
 pub struct Solved<T> {
-    /// The target's result; `None` for an image without files.
-    pub target: Option<T>,
+    /// The results of the plan's targets, in their order; `None` for an image without files.
+    pub targets: Vec<Option<T>>,
     /// In the plan's order.
     pub steps: Vec<StepReport>,
 }
@@ -261,10 +261,10 @@ fn tainted<T: Output>(plan: &Plan, ops: &[DynOp<T>], ignored: &[bool]) -> Vec<bo
     tainted
 }
 
-/// Steps whose result must be at hand, searched from the target backwards.
+/// Steps whose result must be at hand, searched from the targets backwards.
 fn needed_steps<T: Output>(plan: &Plan, ops: &[DynOp<T>], hits: &[Option<T>]) -> Vec<bool> {
     let mut needed = vec![false; hits.len()];
-    let mut pending: Vec<Step> = plan.target().into_iter().collect();
+    let mut pending: Vec<Step> = plan.targets().iter().copied().flatten().collect();
     while let Some(step) = pending.pop() {
         if std::mem::replace(&mut needed[step], true) {
             continue;
@@ -376,8 +376,9 @@ impl<T: Output> Run<T> {
         if cancel.is_cancelled() {
             return Err(SolveError::Canceled);
         }
-        let target = self.plan.target().map(|step| slots[step].borrow().clone().expect("no step failed"));
-        Ok(Solved { target, steps: reports })
+        let output = |step: Step| slots[step].borrow().clone().expect("no step failed");
+        let targets = self.plan.targets().iter().map(|target| target.map(output)).collect();
+        Ok(Solved { targets, steps: reports })
     }
 
     fn report_cached(&self, step: Step, from: Option<Arc<str>>) {

@@ -242,7 +242,7 @@ fn step(name: &'static str, parent: Option<usize>, inputs: &[usize]) -> Fake {
 }
 
 fn target(built: &Built) -> &str {
-    built.result.as_ref().unwrap().target.as_deref().unwrap()
+    built.result.as_ref().unwrap().targets[0].as_deref().unwrap()
 }
 
 /// C-017: the definition key is enough.

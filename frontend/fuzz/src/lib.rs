@@ -32,7 +32,7 @@ impl Resolver for Images {
 /// A Dockerfile: places lie inside the text, an error or a definition comes out, and every report can be drawn.
 pub fn parser(data: &[u8]) {
     let data = &data[..data.len().min(MAX_INPUT)];
-    let text = String::from_utf8_lossy(data);
+    let text = rbuild_frontend::decode(data);
     let (file, mut found) = parse(data);
     check_tree(&file, &text);
     assert!(!dump(&file).contains('\0') || text.contains('\0'));

@@ -260,10 +260,10 @@ impl Lowering<'_, '_> {
         for pair in &arg.pairs {
             let name = pair.name.as_str();
             state.findings.extend(secrets_used_in_arg_or_env::check("ARG", name, pair.name.span));
-            let given = self.plan.options.build_arg(name);
+            let given = self.plan.build_arg(name);
             let own = given.is_some() || pair.default.is_some();
             let value = match (given, &pair.default) {
-                (Some(value), _) => Some(value.to_owned()),
+                (Some(value), _) => Some(value.into_owned()),
                 (None, Some(default)) => Some(expand(state, &self.plan.lex, default)?),
                 (None, None) => self.plan.globals.get(name).map(str::to_owned),
             };

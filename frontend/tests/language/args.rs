@@ -207,3 +207,29 @@ fn source_date_epoch() {
     assert_eq!(refused_with("FROM scratch\n", &given), "invalid SOURCE_DATE_EPOCH: abc");
     assert_eq!(scratch("ARG SOURCE_DATE_EPOCH\nLABEL l=<$SOURCE_DATE_EPOCH>").label("l"), "<>");
 }
+
+/// a stage sees the time that SOURCE_DATE_EPOCH means, not the name it was given by; what has no time is not set.
+#[test]
+fn the_epoch_by_name() {
+    let text =
+        "ARG SOURCE_DATE_EPOCH\nFROM scratch\nARG SOURCE_DATE_EPOCH\nLABEL e=${SOURCE_DATE_EPOCH-unset}\n";
+    let default = text.replacen("EPOCH\n", "EPOCH=context\n", 1);
+    for (text, given, resolved, seen) in [
+        (text, &[][..], None, "unset"),
+        (text, &["context"], Some(7), "7"),
+        (text, &["context"], None, "unset"),
+        (text, &[""], None, "unset"),
+        (text, &["+12"], None, "12"),
+        (&default, &[], Some(7), "7"),
+        (&default, &[], None, "unset"),
+        (&default, &["5"], None, "5"),
+        (&default, &[""], None, "unset"),
+    ] {
+        let args: Vec<_> = given.iter().map(|value| ("SOURCE_DATE_EPOCH", *value)).collect();
+        let options = LowerOptions { epoch: resolved, ..with_args(&args) };
+        assert_eq!(build_with(text, &options).label("e"), seen, "{given:?} {resolved:?}");
+    }
+    // The stage's own default counts where there is no time.
+    let text = "FROM scratch\nARG SOURCE_DATE_EPOCH=5\nLABEL e=$SOURCE_DATE_EPOCH\n";
+    assert_eq!(build_with(text, &with_args(&[("SOURCE_DATE_EPOCH", "context")])).label("e"), "5");
+}

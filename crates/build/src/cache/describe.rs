@@ -25,8 +25,8 @@ pub(crate) struct StepKind {
 pub(crate) struct Steps {
     pub(crate) plan: Arc<Plan>,
     pub(crate) kinds: Vec<StepKind>,
-    /// The steps that make the image's layers.
-    pub(crate) line: BTreeSet<usize>,
+    /// For each of the plan's targets, the steps that make its image's layers.
+    pub(crate) lines: Vec<BTreeSet<usize>>,
     /// Results that were at hand.
     outputs: Mutex<Vec<Option<Root>>>,
     keys: Mutex<Vec<Digest>>,
@@ -42,8 +42,15 @@ pub(crate) struct Described {
 
 impl Steps {
     pub(crate) fn new(plan: Arc<Plan>, kinds: Vec<StepKind>) -> Self {
-        let (line, count) = (plan.layer_line().into_iter().collect(), kinds.len());
-        Self { plan, kinds, line, outputs: Mutex::new(vec![None; count]), keys: Mutex::default() }
+        let targets = 0..plan.targets().len();
+        let lines = targets.map(|target| plan.layer_line(target).into_iter().collect()).collect();
+        let count = kinds.len();
+        Self { plan, kinds, lines, outputs: Mutex::new(vec![None; count]), keys: Mutex::default() }
+    }
+
+    /// Whether a step makes a layer of an image.
+    pub(crate) fn is_on_line(&self, step: usize) -> bool {
+        self.lines.iter().any(|line| line.contains(&step))
     }
 
     /// A result is at hand.

@@ -140,7 +140,7 @@ impl CacheExports {
         if root.layers().is_empty() || !steps.kinds[step].cacheable {
             return;
         }
-        let on_line = steps.line.contains(&step);
+        let on_line = steps.is_on_line(step);
         for target in self.shared.targets.iter().filter(|target| target.wants(on_line)) {
             let (shared, target, root) = (Arc::clone(&self.shared), Arc::clone(target), root.clone());
             let task = self.runtime.spawn(async move { drop(target.bring(&shared, &root, on_line).await) });
@@ -312,7 +312,7 @@ impl Target {
     }
 
     async fn known(&self, shared: &Shared, steps: &Steps) -> Result<Known, Failure> {
-        let wanted = |step: usize| self.wants(steps.line.contains(&step));
+        let wanted = |step: usize| self.wants(steps.is_on_line(step));
         let described = steps.describe(wanted, &shared.engine, &shared.store, &shared.importer).await;
         let described = described.map_err(Failure::Layer)?;
         let mut roots: HashMap<Digest, Root> = HashMap::new();

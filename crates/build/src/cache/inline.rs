@@ -8,6 +8,7 @@ use rbuild_ir::ImageResult;
 use rbuild_op::{Engine, Root};
 use rbuild_solver::{OpError, StepContext};
 use rbuild_store::Store;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// `BUILDKIT_INLINE_CACHE`, a build argument.
@@ -27,9 +28,11 @@ pub(crate) fn drop_inherited(image: &mut ImageResult) {
     image.config.other.remove(INLINE_KEY);
 }
 
-/// The value of [`INLINE_KEY`] for the image whose root and packed layers these are.
+/// The value of [`INLINE_KEY`] for the image whose root and packed layers these are, made by the steps of `line`.
+#[allow(clippy::too_many_arguments, reason = "each is another room's")]
 pub(crate) async fn inline_cache(
     steps: &Steps,
+    line: &BTreeSet<usize>,
     engine: &Arc<Engine>,
     store: &Store,
     root: &Root,
@@ -37,7 +40,7 @@ pub(crate) async fn inline_cache(
     epoch: Option<i64>,
     step: &StepContext,
 ) -> Result<String, OpError> {
-    let none = Importer::new(Vec::new(), rbuild_oci::Platform::host(), rbuild_event::Reporter::silent());
+    let none = Importer::new(Vec::new(), Vec::new(), rbuild_event::Reporter::silent());
     let mut contents = Contents::default();
     for (count, layer) in packed.iter().enumerate() {
         let mut layer = engine.describe_for_cache(&root.prefix(count + 1), &layer.packed, step).await?;
@@ -48,7 +51,7 @@ pub(crate) async fn inline_cache(
         }
         contents.layers.push(layer);
     }
-    let described = steps.describe(|step| steps.line.contains(&step), engine, store, &none).await?;
+    let described = steps.describe(|step| line.contains(&step), engine, store, &none).await?;
     for mut described in described {
         let record = &mut described.record;
         // What was built on another layer than the image has is not said of this image.

@@ -122,7 +122,7 @@ pub(crate) fn registry_config(mut config: ClientConfig, request: &BuildRequest) 
 pub(crate) fn importer(
     request: &BuildRequest,
     images: &Images,
-    platform: &Platform,
+    platforms: Vec<Platform>,
     reporter: &Reporter,
 ) -> Importer {
     let is_asked = |import: &&CacheImport| match import {
@@ -136,7 +136,7 @@ pub(crate) fn importer(
         request.cache_from.iter().filter(is_asked).map(|import| import_backend(import, images.client()));
     let ignored = matches!(request.no_cache, NoCache::All);
     let backends = if ignored { Vec::new() } else { backends.collect() };
-    Importer::new(backends, platform.clone(), reporter.clone())
+    Importer::new(backends, platforms, reporter.clone())
 }
 
 /// The place of an import.

@@ -15,7 +15,7 @@ impl Placer<'_> {
     /// `dest`. A hard link's target is looked for in the destination.
     pub(super) fn archive(&mut self, root: &Root, dest: &str) -> Result<(), CopyError> {
         let base = self.view.resolve(&clamped(dest)?)?.path;
-        self.make_dirs(&base)?;
+        self.make_dirs_with(&base, 0o755)?;
         let mut last = None;
         for entry in &root.entries {
             self.archived(entry, &base, &mut last)?;

@@ -89,6 +89,15 @@ fn chown_of_an_archive() {
     }
 }
 
+/// A-114: --chmod means nothing to an archive, nor to the directories made for it.
+#[test]
+fn chmod_of_an_archive() {
+    let options = PlaceOptions { chmod: Some(Chmod::parse("700").unwrap()), ..options() };
+    let layer = place(&[select_archive(vec![file("f", "")])], "/a/b", &MemTree::new(), &options).unwrap();
+    let modes: Vec<_> = shown(&layer).iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(modes, ["d755", "d755", "-644"]);
+}
+
 /// symlinks in the middle of a name are followed, confined to the destination; one that a directory has the name of is
 /// replaced.
 #[test]

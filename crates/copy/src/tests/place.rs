@@ -275,6 +275,18 @@ fn hard_links_in_the_layer() {
     assert_eq!(shown(&twice).len(), 4);
 }
 
+/// a block device comes out of BuildKit's copy as a character device of the same number (measured with docker 28.5.2).
+#[test]
+fn devices_are_copied_as_character_devices() {
+    let source = MemTree::new()
+        .special("d/block", FileKind::BlockDevice, (7, 1))
+        .special("d/char", FileKind::CharDevice, (1, 3))
+        .special("d/pipe", FileKind::Fifo, (0, 0));
+    let layer = copy(&source, &["d"], "/n", &base(), &options()).unwrap();
+    let want = ["d755 0:0 0 /n", "c644 0:0 0 /n/block", "c644 0:0 0 /n/char", "p644 0:0 0 /n/pipe"];
+    assert_eq!(shown(&layer), want);
+}
+
 /// here-documents are files with mode 0644.
 #[test]
 fn inline_files() {

@@ -1,7 +1,9 @@
 //! RUN: a process in the parent's root; what it wrote is the layer.
 
 mod bind;
+mod binfmt;
 mod cache_mount;
+mod foreign;
 mod key;
 mod mounts;
 
@@ -23,7 +25,7 @@ use rbuild_runtime::{ExitStatus, Limits, Network, Outcome, Rlimit, RunningStep, 
 use rbuild_solver::{Inputs, Op, OpError, OperationKey, StepContext};
 use rbuild_store::LayerIngest;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -217,7 +219,13 @@ impl Op for ExecStep {
     }
 
     async fn execute(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
-        let ran = self.attempt(step, inputs).await;
+        let ran = match self.attempt(step, inputs, None).await {
+            Err(error) => match foreign::Refused::of(&error, &self.op.platform) {
+                Some(refused) => self.emulate(step, inputs, &refused).await,
+                None => Err(self.not_run(error)),
+            },
+            ran => ran,
+        };
         let Err(error) = &ran else { return ran };
         if !matches!(error.downcast_ref(), Some(OpFailure::DiskFull { .. })) {
             return ran;
@@ -228,13 +236,18 @@ impl Op for ExecStep {
         }
         let text = format!("{error}; unused cache was removed, the step runs once more");
         step.reporter.report(rbuild_event::Event::Warning { text });
-        self.attempt(step, inputs).await
+        self.attempt(step, inputs, None).await.map_err(|error| self.not_run(error))
     }
 }
 
 impl ExecStep {
     /// Runs the step once.
-    async fn attempt(&self, step: &StepContext, inputs: &Inputs<Root>) -> Result<Root, OpError> {
+    async fn attempt(
+        &self,
+        step: &StepContext,
+        inputs: &Inputs<Root>,
+        emulator: Option<&Path>,
+    ) -> Result<Root, OpError> {
         let parent = inputs.parent.clone().unwrap_or_default();
         let lower = self.engine.dirs_of(&parent, step).await?;
         let ingest = self.engine.store.new_layer_dir()?;
@@ -249,10 +262,13 @@ impl ExecStep {
             step.reporter.report(rbuild_event::Event::Warning { text });
         }
         devices.apply(&mut spec);
+        if let Some(emulator) = emulator {
+            foreign::apply(emulator, &mut spec);
+        }
         let ran = self.run(spec, mounts.secrets.clone(), step).await;
         let secrets = std::mem::take(&mut mounts.secrets);
         drop(mounts);
-        let outcome = ran.map_err(|error| self.not_run(error))?;
+        let outcome = ran?;
         self.warn_of_missing_filter(&outcome, step);
         self.check_outcome(&outcome).map_err(|source| self.blame_disk(source))?;
         self.warn_of_leaks(&ingest, secrets, step).await?;

@@ -29,6 +29,7 @@ pub(crate) fn surroundings(root: &Path) -> Environment {
         resolv_conf_host,
         open_files: raise_open_files(),
         cdi_dirs: Vec::new(),
+        emulators: environment("PATH").iter().flat_map(std::env::split_paths).collect(),
         history: rbuild_build::Limits::default(),
         budget: Budget::default(),
     }
@@ -178,7 +179,8 @@ fn is_stub(resolv_conf: &str) -> bool {
 }
 
 fn finish(args: &BuildArgs, result: &BuildResult, summary: &Summary) -> Result<ExitCode> {
-    let id = result.config.map(|config| config.to_string());
+    // An index has no config: its own digest is the id (D-013).
+    let id = result.config.or_else(|| Some(result.manifest.as_ref()?.digest)).map(|id| id.to_string());
     if let Some(file) = &args.iidfile {
         // Empty, as buildx's, if no output is an image.
         std::fs::write(file, id.as_deref().unwrap_or_default())
@@ -219,8 +221,10 @@ fn finish(args: &BuildArgs, result: &BuildResult, summary: &Summary) -> Result<E
 fn metadata(result: &BuildResult, summary: &Summary) -> serde_json::Value {
     let names: Vec<String> = result.names.iter().map(ToString::to_string).collect();
     let mut value = json!({});
-    if let (Some(manifest), Some(config)) = (&result.manifest, &result.config) {
+    if let Some(config) = &result.config {
         value["containerimage.config.digest"] = json!(config);
+    }
+    if let Some(manifest) = &result.manifest {
         value["containerimage.descriptor"] = json!(manifest);
         value["containerimage.digest"] = json!(manifest.digest);
     }

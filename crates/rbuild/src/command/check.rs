@@ -179,7 +179,7 @@ mod tests {
             name: "Dockerfile".into(),
             text,
             dockerfile,
-            definition: None,
+            definitions: Vec::new(),
             diagnostics: warnings,
             outline: None,
             registry_failed: false,

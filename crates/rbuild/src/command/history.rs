@@ -1,7 +1,8 @@
 //! `rbuild history` (D-048): the newest instruction first.
 
 use crate::args::{HistoryArgs, ListFormat};
-use crate::command::{documents, find, now, open};
+use crate::command::image::Shown;
+use crate::command::{find, now, open};
 use crate::output::{ago, print, size, table};
 use anyhow::Result;
 use std::path::Path;
@@ -13,7 +14,8 @@ const SHOWN: usize = 45;
 pub(crate) fn run(root: &Path, args: &HistoryArgs) -> Result<ExitCode> {
     let store = open(root)?;
     let found = find(&store, &args.image)?;
-    let documents = documents(&store, &found.image.descriptor.digest)?;
+    let image = Shown::read(&store, &found.image.descriptor)?;
+    let documents = image.choose(args.platform.as_deref())?;
     let mut sizes = documents.manifest.layers.iter().map(|layer| layer.size);
     let mut rows = Vec::new();
     for entry in &documents.config.history {
@@ -27,7 +29,7 @@ pub(crate) fn run(root: &Path, args: &HistoryArgs) -> Result<ExitCode> {
         ));
     }
     rows.reverse();
-    let id = documents.manifest.config.digest;
+    let id = image.id;
     let text = match args.format {
         ListFormat::Json => (rows.iter())
             .map(|(created, by, bytes, comment)| {

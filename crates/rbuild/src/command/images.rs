@@ -1,7 +1,8 @@
 //! `rbuild images` (D-046).
 
 use crate::args::{ImagesArgs, ListFormat};
-use crate::command::{created, documents, now, open};
+use crate::command::image::Shown;
+use crate::command::{created, now, open};
 use crate::output::{ago, print, size, table};
 use anyhow::Result;
 use rbuild_oci::{Digest, Reference};
@@ -15,24 +16,27 @@ struct Row {
     digest: Digest,
     created: i64,
     bytes: u64,
+    /// Of an index.
+    platforms: Option<Vec<String>>,
 }
 
 pub(crate) fn run(root: &Path, args: &ImagesArgs) -> Result<ExitCode> {
     let store = open(root)?;
     let mut rows = Vec::new();
     for image in store.images()? {
-        // Indexes of other tools, and manifests whose blobs are gone, are listed by nobody's image id.
-        let Ok(found) = documents(&store, &image.descriptor.digest) else { continue };
+        // What no image could be made of any more (its blobs are gone) has no id to be listed by.
+        let Ok(found) = Shown::read(&store, &image.descriptor) else { continue };
         let (repository, tag) = display_name(image.name.as_deref().unwrap_or("<none>"));
         let wanted = args.repository.as_deref().is_none_or(|wanted| matches(wanted, &repository, &tag));
         if wanted {
             rows.push(Row {
                 repository,
                 tag,
-                id: found.manifest.config.digest,
+                id: found.id,
                 digest: image.descriptor.digest,
-                created: created(&found.config),
-                bytes: found.manifest.layers.iter().map(|layer| layer.size).sum(),
+                created: found.documents().map(|image| created(&image.config)).max().unwrap_or(0),
+                bytes: found.bytes(),
+                platforms: found.index.as_ref().map(|_| found.platforms()),
             });
         }
     }
@@ -75,6 +79,9 @@ fn render(rows: &[Row], args: &ImagesArgs) -> String {
         lines[0].push("DIGEST".into());
     }
     lines[0].extend(["IMAGE ID", "CREATED", "SIZE"].map(str::to_owned));
+    if rows.iter().any(|row| row.platforms.is_some()) {
+        lines[0].push("PLATFORMS".into());
+    }
     for row in rows {
         let mut line = vec![row.repository.clone(), row.tag.clone()];
         if args.digests {
@@ -82,18 +89,23 @@ fn render(rows: &[Row], args: &ImagesArgs) -> String {
         }
         let age = if row.created == 0 { "N/A".into() } else { ago(row.created, now()) };
         line.extend([id(row), age, size(row.bytes)]);
+        line.extend(row.platforms.as_ref().map(|platforms| platforms.join(",")));
         lines.push(line);
     }
     table(&lines)
 }
 
 fn json(row: &Row, id: &str) -> serde_json::Value {
-    serde_json::json!({
+    let mut line = serde_json::json!({
         "Repository": row.repository,
         "Tag": row.tag,
         "ID": id,
         "Digest": row.digest,
         "CreatedAt": row.created,
         "Size": row.bytes,
-    })
+    });
+    if let Some(platforms) = &row.platforms {
+        line["Platforms"] = serde_json::json!(platforms);
+    }
+    line
 }

@@ -1,7 +1,8 @@
 //! `rbuild inspect` (D-047).
 
 use crate::args::InspectArgs;
-use crate::command::{Documents, documents, find, names_of, open};
+use crate::command::image::Shown;
+use crate::command::{find, names_of, open};
 use crate::output::print;
 use anyhow::Result;
 use rbuild_oci::Digest;
@@ -15,17 +16,19 @@ pub(crate) fn run(root: &Path, args: &InspectArgs) -> Result<ExitCode> {
     for text in &args.image {
         let found = find(&store, text)?;
         let digest = found.image.descriptor.digest;
-        let documents = documents(&store, &digest)?;
-        shown.push(describe(&digest, &names_of(&store, &digest)?, &documents)?);
+        let image = Shown::read(&store, &found.image.descriptor)?;
+        shown.push(describe(&digest, &names_of(&store, &digest)?, &image, args.platform.as_deref())?);
     }
     print(&(serde_json::to_string_pretty(&shown)? + "\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(digest: &Digest, names: &[String], documents: &Documents) -> Result<Value> {
+/// As docker with an image store of its own: the image for this machine, or for `platform`. An index is shown besides.
+fn describe(digest: &Digest, names: &[String], image: &Shown, platform: Option<&str>) -> Result<Value> {
+    let documents = image.choose(platform)?;
     let (manifest, config) = (&documents.manifest, &documents.config);
-    Ok(json!({
-        "Id": manifest.config.digest,
+    let mut shown = json!({
+        "Id": image.id,
         "RepoTags": names,
         "Digest": digest,
         "Created": config.created,
@@ -37,5 +40,10 @@ fn describe(digest: &Digest, names: &[String], documents: &Documents) -> Result<
         "Config": serde_json::to_value(&config.config)?,
         "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
         "Manifest": serde_json::to_value(manifest)?,
-    }))
+    });
+    if let Some(index) = &image.index {
+        shown["Platforms"] = json!(image.platforms());
+        shown["Index"] = serde_json::to_value(index)?;
+    }
+    Ok(shown)
 }

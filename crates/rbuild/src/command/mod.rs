@@ -9,6 +9,7 @@ pub(crate) mod check;
 pub(crate) mod du;
 pub(crate) mod fsck;
 pub(crate) mod history;
+pub(crate) mod image;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod lock;
@@ -24,7 +25,7 @@ use crate::exit::Usage;
 use crate::output::print;
 use crate::request::environment;
 use anyhow::{Context as _, Result};
-use rbuild_oci::{ImageConfig, Manifest};
+use rbuild_oci::ImageConfig;
 use rbuild_store::{FoundImage, Store};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -70,26 +71,6 @@ pub(crate) fn names_of(store: &Store, manifest: &rbuild_oci::Digest) -> Result<V
     let mut names: Vec<String> = same.filter_map(|image| image.name).collect();
     names.sort();
     Ok(names)
-}
-
-/// An image's documents.
-pub(crate) struct Documents {
-    pub(crate) manifest: Manifest,
-    pub(crate) config: ImageConfig,
-}
-
-/// Largest manifest or config that is read.
-const MAX_DOCUMENT: u64 = 4 << 20;
-
-/// Reads the manifest and config behind a manifest's digest.
-pub(crate) fn documents(store: &Store, digest: &rbuild_oci::Digest) -> Result<Documents> {
-    let manifest = store.read_blob(digest, MAX_DOCUMENT)?;
-    let manifest: Manifest =
-        serde_json::from_slice(&manifest).with_context(|| format!("reading manifest {digest}"))?;
-    let config = store.read_blob(&manifest.config.digest, MAX_DOCUMENT)?;
-    let config = serde_json::from_slice(&config)
-        .with_context(|| format!("reading config {}", manifest.config.digest))?;
-    Ok(Documents { manifest, config })
 }
 
 /// Seconds since the epoch.

@@ -19,12 +19,12 @@ pub(crate) fn run(root: &Path, args: &PlanArgs) -> Result<ExitCode> {
 /// 0, or the exit code of the errors.
 pub(crate) fn plan(root: &Path, args: &BuildArgs, format: TextOrJson) -> Result<ExitCode> {
     let examined = examine(root, args, false)?;
-    let Some(definition) = &examined.definition else {
+    if examined.definitions.is_empty() {
         return Ok(errors(&examined).unwrap_or(ExitCode::FAILURE));
-    };
+    }
     print(&match format {
-        TextOrJson::Text => text(&examined, definition),
-        TextOrJson::Json => serde_json::to_string_pretty(&document(&examined, definition)?)? + "\n",
+        TextOrJson::Text => text(&examined),
+        TextOrJson::Json => serde_json::to_string_pretty(&document(&examined)?)? + "\n",
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -44,7 +44,21 @@ fn warnings(examined: &Examined) -> impl Iterator<Item = &Diagnostic> {
     examined.diagnostics.iter().filter(|diagnostic| !diagnostic.is_error())
 }
 
-fn document(examined: &Examined, definition: &Definition) -> Result<Value> {
+/// One object for one platform; for several, one for each in `platforms`.
+fn document(examined: &Examined) -> Result<Value> {
+    let warnings = warnings(examined).map(|warning| {
+        json!({"rule": warning.rule, "message": warning.message, "help": warning.help, "location": location(warning.lines)})
+    });
+    let mut document = match &examined.definitions[..] {
+        [only] => for_platform(only)?,
+        several => json!({"platforms": several.iter().map(for_platform).collect::<Result<Vec<Value>>>()?}),
+    };
+    document["dockerfile"] = examined.name.as_str().into();
+    document["warnings"] = warnings.collect();
+    Ok(document)
+}
+
+fn for_platform(definition: &Definition) -> Result<Value> {
     let steps = definition.vertices.iter().map(|vertex| {
         json!({
             "digest": vertex.digest.to_string(),
@@ -56,23 +70,18 @@ fn document(examined: &Examined, definition: &Definition) -> Result<Value> {
             "inputs": vertex.inputs.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     });
-    let warnings = warnings(examined).map(|warning| {
-        json!({"rule": warning.rule, "message": warning.message, "help": warning.help, "location": location(warning.lines)})
-    });
     let image = &definition.image;
     let history = image
         .history
         .iter()
         .map(|entry| json!({"created_by": entry.created_by, "empty_layer": entry.vertex.is_none()}));
     Ok(json!({
-        "dockerfile": examined.name,
         "platform": image.platform.to_string(),
         "root": image.root.map(|root| root.to_string()),
         "steps": steps.collect::<Vec<Value>>(),
         "config": serde_json::to_value(&image.config.config)?,
         "history": history.collect::<Vec<Value>>(),
         "source_date_epoch": image.source_date_epoch,
-        "warnings": warnings.collect::<Vec<Value>>(),
     }))
 }
 
@@ -87,9 +96,18 @@ fn step(vertex: &Vertex) -> Vec<String> {
     vec![short, line, vertex.stage.clone(), name]
 }
 
-fn text(examined: &Examined, definition: &Definition) -> String {
+fn text(examined: &Examined) -> String {
+    let parts = examined.definitions.iter().map(|definition| text_for(&examined.name, definition));
+    let mut out = parts.collect::<Vec<_>>().join("\n");
+    for warning in warnings(examined) {
+        out.push_str(&format!("\n{}\n", drawn(warning, examined)));
+    }
+    out
+}
+
+fn text_for(dockerfile: &str, definition: &Definition) -> String {
     let image = &definition.image;
-    let mut out = format!("{} for {}\n\n", examined.name, image.platform);
+    let mut out = format!("{dockerfile} for {}\n\n", image.platform);
     let head = ["DIGEST", "LINE", "STAGE", "STEP"].map(str::to_owned).to_vec();
     let rows: Vec<Vec<String>> = [head].into_iter().chain(definition.vertices.iter().map(step)).collect();
     out.push_str(&table(&rows));
@@ -100,9 +118,6 @@ fn text(examined: &Examined, definition: &Definition) -> String {
             .filter(|(_, value)| !value.is_null())
             .flat_map(|(key, value)| entries(key, value));
         out.push_str(&table(&rows.collect::<Vec<_>>()));
-    }
-    for warning in warnings(examined) {
-        out.push_str(&format!("\n{}\n", drawn(warning, examined)));
     }
     out
 }

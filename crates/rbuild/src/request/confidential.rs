@@ -21,13 +21,8 @@ pub(super) fn confidential(
     let mut found = Confidential::default();
     for text in secrets {
         let option = SecretOption::parse(text)?;
-        found.secrets.remove(&option.id);
-        match option.read()? {
-            Some(secret) => drop(found.secrets.insert(option.id, secret)),
-            None => {
-                warnings.push(format!("secret {}: the variable {} is not set", option.id, option.variable()))
-            }
-        }
+        let secret = option.read(warnings)?;
+        found.secrets.insert(option.id, secret);
     }
     for text in agents {
         let (id, agent) = agent(text)?;
@@ -93,24 +88,16 @@ impl SecretOption {
         Ok(Self { id, place })
     }
 
-    fn variable(&self) -> &str {
-        match &self.place {
-            Place::Variable(name) => name,
-            Place::File(_) => "",
-        }
-    }
-
-    /// The value; `None` if its variable is not set, which matters only to a step that requires it.
-    fn read(&self) -> Result<Option<Secret>> {
+    /// The value. That of a variable which is not set is empty, as with BuildKit.
+    fn read(&self, warnings: &mut Vec<String>) -> Result<Secret> {
         let bytes = match &self.place {
-            Place::Variable(name) => match variable(name) {
-                Some(bytes) => bytes,
-                None => return Ok(None),
-            },
+            Place::Variable(name) => variable(name).unwrap_or_else(|| {
+                warnings.push(format!("secret {}: the variable {name} is not set: it is empty", self.id));
+                Vec::new()
+            }),
             Place::File(path) => read_file(&self.id, path)?,
         };
-        let secret = Secret::new(bytes).ok_or_else(|| too_big(&self.id))?;
-        Ok(Some(secret))
+        Ok(Secret::new(bytes).ok_or_else(|| too_big(&self.id))?)
     }
 }
 
@@ -243,7 +230,7 @@ mod tests {
         assert_eq!(both.secrets["a"].bytes(), b"xxx");
         let mut warnings = Vec::new();
         let none = confidential(&["id=a,env=NO_SUCH_VARIABLE_42".into()], &[], &mut warnings).unwrap();
-        assert!(none.secrets.is_empty() && warnings[0].contains("NO_SUCH_VARIABLE_42"));
+        assert!(none.secrets["a"].bytes().is_empty() && warnings[0].contains("NO_SUCH_VARIABLE_42"));
     }
 
     #[test]

@@ -60,14 +60,14 @@ fn build_args_take_the_last_value_and_none_from_an_unset_variable() {
 #[test]
 fn outputs_are_understood() {
     for (text, meant) in [
-        ("out", Output::Local("out".into())),
+        ("out", Output::Local { dir: "out".into(), split: None }),
         ("type=oci,dest=x.tar", Output::Oci { dest: Destination::Path("x.tar".into()), tar: true }),
         ("type=oci,dest=x,tar=false", Output::Oci { dest: Destination::Path("x".into()), tar: false }),
         ("type=docker,dest=x.tar", Output::Docker(Some(Destination::Path("x.tar".into())))),
         ("type=docker", Output::Docker(None)),
-        ("type=tar,dest=x.tar", Output::Tar(Destination::Path("x.tar".into()))),
+        ("type=tar,dest=x.tar", Output::Tar { dest: Destination::Path("x.tar".into()), split: None }),
         ("type=cacheonly", Output::CacheOnly),
-        ("dest=out", Output::Local("out".into())),
+        ("dest=out,platform-split=true", Output::Local { dir: "out".into(), split: Some(true) }),
     ] {
         assert_eq!(output(text).unwrap(), meant, "{text}");
     }

@@ -114,7 +114,7 @@ fn command_lines_that_make_no_sense() {
         (&["-t", "UPPER"], &["UPPER", "lowercase"]),
         (&["-t", "a@sha256:0000000000000000000000000000000000000000000000000000000000000000"], &["digest"]),
         (&["-f", "context/Missing"], &["context/Missing"]),
-        (&["--platform", "linux/amd64,linux/arm64"], &["platform"]),
+        (&["--platform", "linux/amd64,linux/arm64", "-o", "type=docker"], &["manifest lists"]),
         (&["--platform", "weird"], &["weird"]),
         (&["-o", "type=weird"], &["weird"]),
         (&["-o", "type=oci,dest=x,colour=red"], &["colour"]),

@@ -81,15 +81,29 @@ impl Image {
         let index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).ok()?).unwrap();
         let found =
             index["manifests"].as_array()?.iter().find(|descriptor| wanted(&descriptor["annotations"]))?;
-        let digest = found["digest"].as_str().unwrap().to_owned();
-        let manifest: Value = serde_json::from_slice(&blob(layout, found)).unwrap();
+        Some(Self::read(layout, found))
+    }
+
+    /// The images of an index that an entry of a layout's `index.json` describes, with the index itself.
+    #[track_caller]
+    pub fn all(layout: &Path, entry: &Value) -> (Value, Vec<Self>) {
+        assert_eq!(entry["mediaType"], "application/vnd.oci.image.index.v1+json", "{entry}");
+        let index: Value = serde_json::from_slice(&blob(layout, entry)).unwrap();
+        let images = index["manifests"].as_array().unwrap().iter().map(|entry| Self::read(layout, entry));
+        let images = images.collect();
+        (index, images)
+    }
+
+    fn read(layout: &Path, descriptor: &Value) -> Self {
+        let digest = descriptor["digest"].as_str().unwrap().to_owned();
+        let manifest: Value = serde_json::from_slice(&blob(layout, descriptor)).unwrap();
         let config: Value = serde_json::from_slice(&blob(layout, &manifest["config"])).unwrap();
         let described = manifest["layers"].as_array().unwrap();
         let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
         assert_eq!(described.len(), diff_ids.len(), "layers and diff_ids");
         let layers =
             described.iter().zip(diff_ids).map(|(layer, diff_id)| read_layer(&blob(layout, layer), diff_id));
-        Some(Self { digest, layers: layers.collect(), manifest, config })
+        Self { digest, layers: layers.collect(), manifest, config }
     }
 
     /// The last layer.

@@ -150,6 +150,9 @@ fn a_091_targets_in_other_mounts() {
     bed.build("RUN --mount=target=/t,source=src --mount=target=/t/s,source=src true", &[]).failed_with(
         "cannot create mount target /t/s: Read-only file system (it lies in a mount that is read-only",
     );
+    bed.build("WORKDIR /w/deep\nRUN --mount=target=/w,source=src true", &[]).failed_with(
+        "cannot create the working directory /w/deep: Read-only file system (it lies in a mount that is",
+    );
     // What had to be made in a cache mount stays there, as with BuildKit.
     bed.builds("RUN --mount=type=cache,target=/c --mount=target=/c/s,source=src --mount=target=/c/f,source=src/file true");
     let files =

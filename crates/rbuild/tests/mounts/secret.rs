@@ -99,6 +99,16 @@ fn d_011_secrets_are_checked() {
     let big = format!("id=big,src={}", bed.path("big").display());
     bed.build("RUN true", &["--secret", &big]).failed_with("secret big too big. max size 500KB");
     bed.build("RUN true", &["--secret", "id=x,src=/no/such"]).failed_with("secret x: cannot read");
+    // The largest one, none, and the last of several with one id.
+    fs::write(bed.path("most"), vec![b'x'; 500 << 10]).unwrap();
+    fs::write(bed.path("none"), "").unwrap();
+    let [most, none] = ["most", "none"].map(|name| format!("id=s,src={}", bed.path(name).display()));
+    let step = "RUN --mount=type=secret,id=s,required test $(stat -c %s /run/secrets/s) =";
+    bed.build(&format!("{step} 512000"), &["--secret", &none, "--secret", &most]).succeeded();
+    bed.build(&format!("{step} 0"), &["--secret", &most, "--secret", &none]).succeeded();
+    let unset =
+        bed.build(&format!("{step} 0 # unset"), &["--secret", "id=s,env=RBUILD_NEVER_SET"]).succeeded();
+    assert!(unset.said.contains("the variable RBUILD_NEVER_SET is not set"), "{}", unset.said);
     fs::write(bed.path("binary"), b"\xff\xfe").unwrap();
     let binary = format!("id=binary,src={}", bed.path("binary").display());
     bed.build("RUN --mount=type=secret,id=binary,env=B true", &["--secret", &binary])

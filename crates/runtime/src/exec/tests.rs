@@ -47,6 +47,14 @@ fn look_up_like_runc() {
     }
 }
 
+//
+#[test]
+fn an_emulator_is_told_the_program_and_its_name() {
+    let args = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    assert_eq!(emulated("/q", "/bin/sh", &args(&["/bin/sh", "-c", "x"])), ["/q", "/bin/sh", "-c", "x"]);
+    assert_eq!(emulated("/q", "/bin/sh", &args(&["sh"])), ["/q", "-0", "sh", "/bin/sh"]);
+}
+
 #[test]
 fn secrets_become_variables_by_their_place() {
     let with = |place: usize, value: &[u8]| {
