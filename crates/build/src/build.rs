@@ -36,6 +36,8 @@ pub struct Environment {
     pub registry: ClientConfig,
     /// Content of the machine's /etc/resolv.conf, for RUN steps.
     pub resolv_conf: String,
+    /// The same for RUN --network=host.
+    pub resolv_conf_host: String,
     /// Soft limit of open files for RUN steps; `None` leaves them the builder's.
     pub open_files: Option<u64>,
     /// Directories with CDI specifications for RUN --device; later ones win.
@@ -217,6 +219,7 @@ fn engine(
         compression: request.compression,
         epoch: epoch.filter(|_| request.rewrite_timestamp),
         resolv_conf: environment.resolv_conf.clone(),
+        resolv_conf_host: environment.resolv_conf_host.clone(),
         open_files: environment.open_files,
         shm_size: request.shm_size,
         cgroup: request.cgroup.clone(),

@@ -18,7 +18,7 @@ use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store
 use rbuild_tree::{LayerEntry, LayerEntryKind, Metadata, Tree, TreePath};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::Semaphore;
@@ -65,6 +65,8 @@ pub struct EngineSettings {
     pub epoch: Option<i64>,
     /// `/etc/resolv.conf` of RUN steps.
     pub resolv_conf: String,
+    /// The same for those with `--network=host`.
+    pub resolv_conf_host: String,
     /// Soft limit of open files of RUN steps that no `--ulimit` says otherwise for.
     pub open_files: Option<u64>,
     /// Size of `/dev/shm` of RUN steps in bytes.
@@ -97,6 +99,8 @@ pub struct Engine {
     pub(crate) settings: EngineSettings,
     /// Made when the first RUN needs it: it costs a mount.
     launcher: OnceLock<Launcher>,
+    /// Whether it was said that steps run without a system call filter.
+    pub(crate) unfiltered_said: AtomicBool,
     /// Unpacked archives that recipes refer to, kept to the end of the build.
     #[allow(dead_code, reason = "held for its Drop: the directories go with the build")]
     staged: Mutex<Vec<LayerIngest>>,
@@ -147,6 +151,7 @@ impl Engine {
             store,
             settings,
             launcher: OnceLock::new(),
+            unfiltered_said: AtomicBool::new(false),
             staged: Mutex::default(),
             fetcher,
             layers: Mutex::default(),

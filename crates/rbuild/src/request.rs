@@ -302,10 +302,10 @@ fn extra_host(text: &str) -> Result<(String, String)> {
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(problem)?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
     let address = if address == "host-gateway" { "127.0.0.1" } else { address };
-    if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
-        return Err(problem().into());
-    }
-    Ok((name.to_owned(), address.to_owned()))
+    let address =
+        address.parse::<std::net::IpAddr>().ok().filter(|_| !name.is_empty()).ok_or_else(problem)?;
+    // As BuildKit writes it into /etc/hosts, whatever it was typed as.
+    Ok((name.to_owned(), address.to_canonical().to_string()))
 }
 
 /// What `--allow` grants. Whoever gives every step the machine's network has said so, as with buildx.

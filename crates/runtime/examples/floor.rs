@@ -6,17 +6,18 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use rbuild_runtime::{Launcher, Network, Spec, StepIo, StepOutput};
+use rbuild_runtime::{Launcher, Network, Seccomp, Spec, StepIo, StepOutput};
 
 fn main() {
     if rbuild_runtime::is_init_invocation() {
         rbuild_runtime::init_main();
     }
     let runs = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(100);
-    for (name, network, stub) in [
-        ("host", Network::Host, false),
-        ("host, stub layer", Network::Host, true),
-        ("none", Network::None, false),
+    for (name, network, stub, seccomp) in [
+        ("host", Network::Host, false, Seccomp::Docker),
+        ("host, no filter", Network::Host, false, Seccomp::None),
+        ("host, stub layer", Network::Host, true, Seccomp::Docker),
+        ("none", Network::None, false, Seccomp::Docker),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("base");
@@ -36,6 +37,7 @@ fn main() {
                 fs::create_dir(&work).unwrap();
                 let mut spec = Spec::new(vec![base.clone()], upper, work, vec!["/bin/true".to_owned()]);
                 spec.network = network;
+                spec.seccomp = seccomp;
                 if stub {
                     spec.lower.insert(0, stubs.clone());
                 }

@@ -14,7 +14,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 use crate::error::Context;
 use crate::mounts::{PreparedMounts, READ_ONLY};
-use crate::resolve::{Leaf, create_in_root, open_in_root};
+use crate::resolve::{Created, Leaf, create_in_root, open_in_root};
+use crate::seccomp::Filter;
 use crate::stubs::Stub;
 use crate::user::Identity;
 use crate::{Network, Rlimit, RuntimeError, Spec, exec, sys, system};
@@ -30,6 +31,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) doors: &'a [OwnedFd],
     pub(crate) identity: &'a Identity,
     pub(crate) env: &'a [(String, String)],
+    /// The system call filter, if the step has one.
+    pub(crate) filter: Option<&'a Filter>,
+    /// Takes the error number with which the kernel refused the filter.
+    pub(crate) unfiltered: &'a Cell<Option<i32>>,
     /// Set just before `execve`: what ends the process until then is no result of the program's.
     pub(crate) ready: &'a Cell<bool>,
 }
@@ -86,12 +91,22 @@ fn isolate(plan: &Plan<'_>) -> Result<(), RuntimeError> {
     umask(Mode::from_raw_mode(spec.umask & 0o777));
     sys::reset_signals();
     own_output(plan.identity.uid)?;
+    // As runc: without no_new_privs, which would take setuid programs their rights, it takes capabilities that go next.
+    install_filter(plan);
     drop_privileges(if spec.privileged { u64::MAX } else { spec.capabilities }, plan.identity)?;
     if spec.privileged {
         pass_on_capabilities()?;
     }
     // Changing the user has cleared it.
     die_with_supervisor()
+}
+
+/// A kernel without filters, or a container around this builder that forbids them, is no reason not to build: the step
+/// runs without one, and the builder is told.
+fn install_filter(plan: &Plan<'_>) {
+    if let Some(Err(refusal)) = plan.filter.map(Filter::install) {
+        plan.unfiltered.set(Some(refusal.raw_os_error().unwrap_or(libc::EIO)));
+    }
 }
 
 /// Gives the output's pipes to the step's user, as runc does: whoever is not root could not open `/dev/stdout` otherwise.
@@ -146,14 +161,16 @@ fn enter_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), RuntimeError> 
     Ok(())
 }
 
-/// Makes the working directory in the bare root, where it becomes part of the layer unless a mount covers
-/// it. It belongs to the step's user, as do missing directories above it. Never through what later is `/proc`, `/sys`
-/// or `/dev`.
+/// Makes the working directory in the bare root, where it becomes part of the layer, as the step's user's own as
+/// far as it was missing. Never through what later is `/proc`, `/sys` or `/dev`. What of it is on the way to a mount is
+/// a stub as well, which goes again if it stays empty.
 pub(crate) fn make_directory(
     root: BorrowedFd<'_>,
-    cwd: &str,
+    spec: &Spec,
     identity: &Identity,
+    stubs: &mut Vec<Stub>,
 ) -> Result<(), RuntimeError> {
+    let cwd = &spec.cwd;
     let first = cwd.split('/').find(|c| !c.is_empty() && *c != ".");
     if first.is_none_or(|c| ["proc", "sys", "dev", ".."].contains(&c))
         || open_in_root(root, cwd, OFlags::PATH).is_ok()
@@ -163,10 +180,17 @@ pub(crate) fn make_directory(
     let mut made = Vec::new();
     create_in_root(root, cwd, Leaf::Directory, &mut made).context("create the working directory", cwd)?;
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-    made.iter()
-        .try_for_each(|created| chownat(&created.itself, "", Some(uid), Some(gid), flags))
-        .context("give the user the working directory", cwd)
+    let own = |made: &Created| chownat(&made.itself, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
+    made.iter().try_for_each(own).context("give away the working directory", cwd)?;
+    let parts = |path: &str| -> Vec<String> {
+        path.split('/').filter(|c| !c.is_empty() && *c != ".").map(str::to_owned).collect()
+    };
+    let (cwd_parts, targets) = (parts(cwd), spec.mounts.iter().map(|m| parts(&m.target)).collect::<Vec<_>>());
+    let existed = cwd_parts.len().saturating_sub(made.len());
+    let on_the_way = |depth: usize| targets.iter().any(|t| t.starts_with(&cwd_parts[..depth]));
+    let count = (existed + 1..=cwd_parts.len()).take_while(|depth| on_the_way(*depth)).count();
+    made.truncate(count);
+    Stub::record(made, stubs).context("record the working directory", cwd)
 }
 
 fn resource(name: &str) -> Option<Resource> {

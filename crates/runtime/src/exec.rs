@@ -1,6 +1,7 @@
 //! Finding and executing the program, with the words of runc and the exit codes of a shell.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::ffi::CString;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
@@ -8,14 +9,13 @@ use rustix::io::Errno;
 
 use crate::{DEFAULT_PATH, RuntimeError, Spec, sys};
 
-/// The environment of the step: of each name the last value, then `PATH` and `HOME` when absent.
+/// The environment of the step: of each name the last value, in its place; `PATH` before secrets when
+/// absent, and `HOME` at the end when absent or empty.
 pub(crate) fn environment(
     spec: &Spec,
     secrets: &[Vec<u8>],
     home: &str,
 ) -> Result<Vec<(String, String)>, RuntimeError> {
-    let mut env: Vec<(String, String)> = Vec::with_capacity(spec.env.len() + 2);
-    let mut places = std::collections::HashMap::with_capacity(spec.env.len());
     let secret = |(name, place): &(String, usize)| {
         let value = secrets.get(*place).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
         let problem = || {
@@ -26,24 +26,20 @@ pub(crate) fn environment(
         let value = value.filter(|text| !text.contains('\0')).ok_or_else(problem)?;
         Ok((name.clone(), value))
     };
-    let secret = spec.secret_env.iter().map(secret).collect::<Result<Vec<_>, RuntimeError>>()?;
-    for (name, value) in spec.env.iter().chain(&secret) {
-        match places.get(name) {
-            Some(&i) => {
-                let entry: &mut (String, String) = &mut env[i];
-                entry.1.clone_from(value);
-            }
-            None => {
-                places.insert(name, env.len());
-                env.push((name.clone(), value.clone()));
-            }
+    let secrets = spec.secret_env.iter().map(secret).collect::<Result<Vec<_>, RuntimeError>>()?;
+    let mut all = spec.env.clone();
+    let default = |all: &mut Vec<(String, String)>, name: &str, value: &str| {
+        if !all.iter().any(|(known, _)| known == name) {
+            all.push((name.to_owned(), value.to_owned()));
         }
-    }
-    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", home)] {
-        if !places.contains_key(&name.to_owned()) {
-            env.push((name.to_owned(), value.to_owned()));
-        }
-    }
+    };
+    default(&mut all, "PATH", DEFAULT_PATH);
+    all.extend(secrets);
+    let mut seen = HashSet::with_capacity(all.len());
+    let mut env: Vec<_> = all.into_iter().rev().filter(|(name, _)| seen.insert(name.clone())).collect();
+    env.reverse();
+    env.retain(|(name, value)| name != "HOME" || !value.is_empty());
+    default(&mut env, "HOME", home);
     Ok(env)
 }
 

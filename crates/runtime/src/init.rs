@@ -12,6 +12,7 @@ use rustix::process::{Signal, pidfd_send_signal, setsid, umask};
 use crate::cgroup::StepCgroup;
 use crate::child::{Plan, become_step, make_directory};
 use crate::error::Context;
+use crate::seccomp::Filter;
 use crate::stubs;
 use crate::wire::{self, ExitStatus, Outcome, Report, Usage};
 use crate::{Network, RuntimeError, Scratch, Spec, exec, mounts, overlay, sys, system, user};
@@ -40,10 +41,8 @@ pub fn init_main() -> ! {
     // Signals from the terminal are for the builder, which decides what becomes of the steps.
     let _ = setsid();
     umask(Mode::empty());
-    let order =
-        wire::receive::<Spec>(&mut control).and_then(|spec| Ok((spec, wire::receive_secrets(&mut control)?)));
-    let report = match order {
-        Ok((spec, secrets)) => run(&spec, &secrets, &control),
+    let report = match Order::receive(&mut control) {
+        Ok(order) => run(&order, &control),
         // The builder is gone before it said anything.
         Err(_) => sys::exit_now(MISUSE),
     };
@@ -52,7 +51,24 @@ pub fn init_main() -> ! {
     sys::exit_now(0)
 }
 
-fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
+/// What the builder sends.
+struct Order {
+    spec: Spec,
+    secrets: Vec<Vec<u8>>,
+    filter: Option<Filter>,
+}
+
+impl Order {
+    fn receive(control: &mut UnixStream) -> std::io::Result<Self> {
+        let spec = wire::receive(control)?;
+        let secrets = wire::receive_secrets(control)?;
+        let filter = Filter::from_bytes(&wire::receive_bytes(control)?);
+        Ok(Order { spec, secrets, filter })
+    }
+}
+
+fn run(order: &Order, control: &UnixStream) -> Report {
+    let Order { spec, secrets, filter } = order;
     spec.validate()?;
     let scratch = Scratch { upper: spec.upper.clone(), work: spec.work.clone() };
     let root = overlay::mount_chain(&spec.lower, Some(&scratch))?;
@@ -61,7 +77,8 @@ fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
     }
     let cgroups = if spec.privileged { system::host_cgroups() } else { None };
     let identity = user::resolve_in_root(root.as_fd(), &spec.user)?;
-    make_directory(root.as_fd(), &spec.cwd, &identity)?;
+    let mut stubs = Vec::new();
+    make_directory(root.as_fd(), spec, &identity, &mut stubs)?;
     let mounts = mounts::prepare(spec, secrets)?;
     let env = exec::environment(spec, secrets, &identity.home)?;
 
@@ -70,6 +87,7 @@ fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
     let doors = limits.as_ref().map_or(Ok(Vec::new()), StepCgroup::doors)?;
 
     let ready = Cell::new(false);
+    let unfiltered = Cell::new(None);
     let plan = Plan {
         spec,
         root: &root,
@@ -78,10 +96,11 @@ fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
         doors: &doors,
         identity: &identity,
         env: &env,
+        filter: filter.as_ref(),
+        unfiltered: &unfiltered,
         ready: &ready,
     };
     let mut failure = None;
-    let mut stubs = Vec::new();
     let namespaces = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
@@ -97,6 +116,7 @@ fn run(spec: &Spec, secrets: &[Vec<u8>], control: &UnixStream) -> Report {
     stubs::clean(stubs);
     let mut outcome = outcome(status, &usage, watched);
     outcome.oom_kills = limits.as_ref().and_then(StepCgroup::oom_kills).unwrap_or(0);
+    outcome.unfiltered = unfiltered.get();
     match failure {
         Some(error) => Err(error),
         // Killed between birth and `execve`, where only an outsider, or the builder's end, can do it.
@@ -180,6 +200,7 @@ fn outcome(status: libc::c_int, usage: &libc::rusage, watched: Watched) -> Outco
         status,
         killed: watched.killed,
         deadline: watched.deadline,
+        unfiltered: None,
         oom_hint: unexplained && watched.ooms.is_some_and(|before| oom_kills() > before),
         oom_kills: 0,
         usage: Usage {

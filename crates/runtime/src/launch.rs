@@ -14,6 +14,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::error::{Context, Errno};
 use crate::init::INIT_ARG0;
+use crate::seccomp::Filter;
 use crate::wire::{self, Outcome, Report};
 use crate::{RuntimeError, Spec, sys};
 
@@ -108,12 +109,19 @@ impl Launcher {
         // Our copy of its end of the socket goes with `command`.
         drop(command);
         let mut step = RunningStep { child, control: Arc::new(control), reaped: false };
-        let told = wire::send(&mut &*step.control, spec);
-        match told.and_then(|()| wire::send_secrets(&mut &*step.control, secrets)) {
+        match tell(&step.control, spec, secrets) {
             Ok(()) => Ok(step),
             Err(e) => Err(step.lost(e)),
         }
     }
+}
+
+/// Tells a supervisor what to do.
+fn tell(mut control: &UnixStream, spec: &Spec, secrets: &[&[u8]]) -> io::Result<()> {
+    wire::send(&mut control, spec)?;
+    wire::send_secrets(&mut control, secrets)?;
+    let filter = Filter::of_step(spec).map(|filter| filter.to_bytes()).unwrap_or_default();
+    wire::send_bytes(&mut control, &filter)
 }
 
 fn spawn_error(operation: &str, error: io::Error) -> RuntimeError {

@@ -26,7 +26,7 @@
 //!
 //! Limits of memory and processors are those of a cgroup that the step gets if it asks for one (`cgroup.rs`).
 //!
-//! Seams: user namespaces and seccomp are not implemented; [`Spec`] holds their places.
+//! Seams: user namespaces are not implemented; [`Spec`] holds their place.
 //! Without a device cgroup, `nodev` on everything a step can write to is what keeps it from the machine's
 //! disks (`system.rs`).
 #![allow(
@@ -43,6 +43,7 @@ mod launch;
 mod mounts;
 mod overlay;
 mod resolve;
+mod seccomp;
 mod spec;
 mod stubs;
 mod sys;

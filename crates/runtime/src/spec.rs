@@ -34,13 +34,14 @@ pub struct Spec {
     /// program's path and arguments, as QEMU's user-mode emulators want them.
     #[serde(default)]
     pub emulator: Option<String>,
-    /// Environment, in order; of a name that appears twice the last value counts. `PATH` and `HOME` are added when absent.
+    /// Environment, in order; of a name that appears twice the last one counts. `PATH` and `HOME` are added when absent,
+    /// `HOME` also when empty.
     pub env: Vec<(String, String)>,
     /// Further variables, after `env`, whose values are secrets: their places among those given to
     /// [`Launcher::spawn_with_secrets`](crate::Launcher::spawn_with_secrets).
     #[serde(default)]
     pub secret_env: Vec<(String, usize)>,
-    /// Working directory, absolute inside the root; created 0755 when missing, for the step's user.
+    /// Working directory, absolute inside the root; created 0755 when missing, for the step's user where no mount covers it.
     pub cwd: String,
     /// As `USER` is written: name or id, optionally `:group`. Empty is root. Resolved in the root's own files.
     pub user: String,
@@ -77,7 +78,7 @@ pub struct Spec {
     pub deadline_ms: Option<u64>,
     /// User namespace of the step.
     pub userns: UserNamespace,
-    /// System call filter of the step.
+    /// System call filter of the step; a privileged one has none.
     pub seccomp: Seccomp,
 }
 
@@ -108,7 +109,7 @@ impl Spec {
             cgroup: None,
             deadline_ms: None,
             userns: UserNamespace::None,
-            seccomp: Seccomp::None,
+            seccomp: Seccomp::Docker,
         }
     }
 
@@ -225,8 +226,11 @@ pub enum UserNamespace {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Seccomp {
-    /// No filter.
+    /// Docker's default profile, as far as `capabilities` let it apply. Steps of hosts other than x86_64 and aarch64, and
+    /// those where the kernel refuses ([`Outcome::unfiltered`](crate::Outcome::unfiltered)), have no filter.
     #[default]
+    Docker,
+    /// No filter.
     None,
 }
 

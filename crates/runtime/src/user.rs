@@ -74,14 +74,14 @@ pub fn resolve_user(spec: &str, passwd: &str, group: &str) -> Result<Identity, R
         Some(uid) => a.uid == uid,
         None => a.name == user,
     });
-    let mut identity = match (&account, number) {
-        (Some(a), _) => {
-            let home = if a.home.is_empty() { "/" } else { a.home };
-            Identity { uid: a.uid, gid: a.gid, groups: Vec::new(), home: home.to_owned() }
-        }
-        (None, Some(uid)) => Identity { uid, gid: 0, groups: Vec::new(), home: "/".to_owned() },
+    let (uid, gid) = match (&account, number) {
+        (Some(a), _) => (a.uid, a.gid),
+        (None, Some(uid)) => (uid, 0),
         (None, None) => return Err(missing("user", user, "passwd")),
     };
+    // runc, which is told the id only, takes the first account that has it, and what that says, be it nothing.
+    let home = accounts(passwd).find(|a| a.uid == uid).map_or("/", |a| a.home);
+    let mut identity = Identity { uid, gid, groups: Vec::new(), home: home.to_owned() };
     if !group_spec.is_empty() {
         identity.gid = resolve_group(group_spec, group)?;
     } else if let Some(a) = &account {

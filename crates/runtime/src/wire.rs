@@ -1,5 +1,5 @@
-//! What travels over the control socket: one spec and its secrets down, one report up. Spec and report are a length and
-//! JSON; secrets are their number and, each, a length and bytes.
+//! What travels over the control socket: one spec, its secrets and its filter down, one report up. Spec and report are a
+//! length and JSON; secrets are their number and, each, a length and bytes; the filter is a length and bytes.
 
 use std::io::{self, Read, Write};
 
@@ -62,6 +62,8 @@ pub struct Outcome {
     pub deadline: bool,
     /// The machine killed something for want of memory during a step that ended with SIGKILL or code 137.
     pub oom_hint: bool,
+    /// The error number with which the kernel refused the system call filter, without which the step ran.
+    pub unfiltered: Option<i32>,
     /// Processes that the kernel killed for want of memory in the step's own cgroup; 0 without one.
     #[serde(default)]
     pub oom_kills: u64,
@@ -95,7 +97,14 @@ fn receive_number(from: &mut impl Read, most: u64) -> io::Result<u64> {
     Ok(number)
 }
 
-fn receive_bytes(from: &mut impl Read) -> io::Result<Vec<u8>> {
+/// Sends one frame of bytes.
+pub(crate) fn send_bytes(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(&(bytes.len() as u64).to_le_bytes())?;
+    to.write_all(bytes)
+}
+
+/// Receives one frame of bytes.
+pub(crate) fn receive_bytes(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let length = receive_number(from, MAX_FRAME)?;
     let mut body = vec![0; length as usize];
     from.read_exact(&mut body)?;
@@ -105,11 +114,7 @@ fn receive_bytes(from: &mut impl Read) -> io::Result<Vec<u8>> {
 /// Sends the secrets of a step, after its spec and apart from it.
 pub(crate) fn send_secrets(to: &mut impl Write, secrets: &[&[u8]]) -> io::Result<()> {
     to.write_all(&(secrets.len() as u64).to_le_bytes())?;
-    for secret in secrets {
-        to.write_all(&(secret.len() as u64).to_le_bytes())?;
-        to.write_all(secret)?;
-    }
-    Ok(())
+    secrets.iter().try_for_each(|secret| send_bytes(to, secret))
 }
 
 /// Receives what [`send_secrets`] sent.

@@ -27,6 +27,7 @@ use rbuild_store::LayerIngest;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 /// Host name of a step that was given none.
@@ -67,7 +68,11 @@ impl ExecStep {
         spec.privileged = op.security == SecurityMode::Insecure;
         spec.hosts = hosts(&hostname, &op.extra_hosts);
         spec.hostname = hostname;
-        spec.resolv_conf = self.engine.settings.resolv_conf.clone();
+        let settings = &self.engine.settings;
+        spec.resolv_conf = match op.network {
+            NetworkMode::Host => settings.resolv_conf_host.clone(),
+            NetworkMode::Default | NetworkMode::None => settings.resolv_conf.clone(),
+        };
         spec.rlimits = op.ulimits.iter().filter_map(|text| rlimit(text)).collect();
         let open_files = self.engine.settings.open_files;
         if let Some(soft) =
@@ -123,7 +128,6 @@ impl ExecStep {
         OpFailure::Process { command: self.op.args.join(" "), reason, code }.into()
     }
 
-    /// exit codes and signals by name.
     fn check_outcome(&self, outcome: &Outcome) -> Result<(), OpError> {
         if outcome.deadline {
             return Err(self.failure("it took too long and was killed".into(), 137));
@@ -133,15 +137,23 @@ impl ExecStep {
             let limits = self.engine.settings.cgroup.as_ref().map(|cgroup| cgroup.limits());
             return Err(self.failure(out_of_memory(outcome, limits), code));
         }
-        let hint = if outcome.oom_hint { " (the machine ran out of memory meanwhile)" } else { "" };
-        match outcome.status {
-            ExitStatus::Exited(0) => Ok(()),
-            ExitStatus::Exited(code) => Err(self.failure(format!("exit code: {code}{hint}"), code)),
-            ExitStatus::Signaled { signal, .. } => {
-                Err(self.failure(format!("killed by signal {signal} (exit code: {code}){hint}"), code))
-            }
+        match failed(outcome) {
+            Some(reason) => Err(self.failure(reason, code)),
+            None => Ok(()),
         }
     }
+}
+
+/// how a step failed: its exit code, and the signal by number.
+fn failed(outcome: &Outcome) -> Option<String> {
+    let code = outcome.status.code();
+    let signal = match outcome.status {
+        ExitStatus::Exited(0) => return None,
+        ExitStatus::Exited(_) => String::new(),
+        ExitStatus::Signaled { signal } => format!(" (killed by signal {signal})"),
+    };
+    let memory = if outcome.oom_hint { " (the machine ran out of memory meanwhile)" } else { "" };
+    Some(format!("exit code: {code}{signal}{memory}"))
 }
 
 /// BuildKit's words for a step some process of which was killed for want of memory, and what helps.
@@ -257,12 +269,24 @@ impl ExecStep {
         let secrets = std::mem::take(&mut mounts.secrets);
         drop(mounts);
         let outcome = ran?;
+        self.warn_of_missing_filter(&outcome, step);
         self.check_outcome(&outcome).map_err(|source| self.blame_disk(source))?;
         self.warn_of_leaks(&ingest, secrets, step).await?;
         let id = self.engine.new_layer_id();
         let dir = self.engine.store.commit_layer_dir(ingest, &id)?;
         let layer = self.engine.intern(Layer::executed(id, SystemTime::now(), dir));
         Ok(parent.with(layer))
+    }
+
+    /// Once a build: the reason is the machine's, and the same for every step.
+    fn warn_of_missing_filter(&self, outcome: &Outcome, step: &StepContext) {
+        let Some(errno) = outcome.unfiltered else { return };
+        if !self.engine.unfiltered_said.swap(true, Ordering::Relaxed) {
+            let reason = std::io::Error::from_raw_os_error(errno);
+            let text =
+                format!("RUN steps run without a system call filter, which the kernel refused: {reason}");
+            step.reporter.report(rbuild_event::Event::Warning { text });
+        }
     }
 
     /// A program that failed on a full disk most likely failed because of it. To be asked before what it wrote is removed.
@@ -306,6 +330,7 @@ impl ExecStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rbuild_runtime::Usage;
 
     #[test]
     fn hosts_name_the_step_and_what_was_added() {
@@ -314,6 +339,29 @@ mod tests {
             text,
             "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n"
         );
+    }
+
+    ///
+    #[test]
+    fn failures_begin_with_the_exit_code() {
+        let outcome = |status, oom_hint| Outcome {
+            status,
+            killed: false,
+            deadline: false,
+            oom_hint,
+            oom_kills: 0,
+            unfiltered: None,
+            usage: Usage::default(),
+        };
+        let killed = ExitStatus::Signaled { signal: 9 };
+        for (status, oom, want) in [
+            (ExitStatus::Exited(0), true, None),
+            (ExitStatus::Exited(7), false, Some("exit code: 7")),
+            (ExitStatus::Exited(137), true, Some("exit code: 137 (the machine ran out of memory meanwhile)")),
+            (killed, false, Some("exit code: 137 (killed by signal 9)")),
+        ] {
+            assert_eq!(failed(&outcome(status, oom)).as_deref(), want);
+        }
     }
 
     #[test]
@@ -331,6 +379,7 @@ mod tests {
             deadline: false,
             oom_hint: false,
             oom_kills: 2,
+            unfiltered: None,
             usage: rbuild_runtime::Usage::default(),
         };
         let limits = |memory| Limits { memory: Some(memory), ..Limits::default() };

@@ -21,10 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 /// What builds find around them.
 pub(crate) fn surroundings(root: &Path) -> Environment {
+    let [resolv_conf_host, resolv_conf] = resolv_conf();
     Environment {
         store_root: root.to_owned(),
         registry: ClientConfig::from_values(|name| environment(name).map(Into::into)),
-        resolv_conf: resolv_conf(),
+        resolv_conf,
+        resolv_conf_host,
         open_files: raise_open_files(),
         cdi_dirs: Vec::new(),
         emulators: environment("PATH").iter().flat_map(std::env::split_paths).collect(),
@@ -154,19 +156,26 @@ fn raise_open_files() -> Option<u64> {
     Some(before)
 }
 
-/// the machine's resolver, or systemd-resolved's upstream servers where the stub listens on loopback.
-fn resolv_conf() -> String {
+/// the machine's resolver, for steps on the machine's network by name and for others. The latter get systemd-resolved's
+/// upstream servers where the machine has nothing but its stub on loopback. Other loopback servers stay, which BuildKit takes
+/// out: its steps have a network of their own, where these would not answer, while the default here is the machine's.
+fn resolv_conf() -> [String; 2] {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let own = read("/etc/resolv.conf");
-    let servers: Vec<&str> =
-        own.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(str::trim).collect();
-    if servers == ["127.0.0.53"] {
-        let upstream = read("/run/systemd/resolve/resolv.conf");
-        if !upstream.is_empty() {
-            return upstream;
-        }
-    }
-    own
+    let upstream = if is_stub(&own) { read("/run/systemd/resolve/resolv.conf") } else { String::new() };
+    let usual = if upstream.is_empty() { own.clone() } else { upstream };
+    [own, usual]
+}
+
+/// Whether systemd-resolved's stub is the only name server.
+fn is_stub(resolv_conf: &str) -> bool {
+    let address = |line: &str| -> Option<std::net::IpAddr> {
+        let mut fields = line.split_whitespace();
+        // A comment has no such first field.
+        (fields.next() == Some("nameserver")).then(|| fields.next()?.parse().ok())?
+    };
+    let servers: Vec<_> = resolv_conf.lines().filter_map(address).collect();
+    servers == [std::net::Ipv4Addr::new(127, 0, 0, 53)]
 }
 
 fn finish(args: &BuildArgs, result: &BuildResult, summary: &Summary) -> Result<ExitCode> {
@@ -245,4 +254,28 @@ fn explain(error: BuildError, summary: &Summary) -> anyhow::Error {
         }
     }
     error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_stub;
+
+    ///
+    #[test]
+    fn the_stub_is_known_by_its_address() {
+        for text in [
+            "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n",
+            "# nameserver 10.0.0.1\n;nameserver 10.0.0.1\n  nameserver\t127.0.0.53 x\nnameserver\nnameserver none\n",
+        ] {
+            assert!(is_stub(text), "{text}");
+        }
+        for text in [
+            "",
+            "nameserver 127.0.0.53\nnameserver 10.0.0.1\n",
+            "nameserver 127.0.0.1\n",
+            "nameservers 127.0.0.53\n",
+        ] {
+            assert!(!is_stub(text), "{text}");
+        }
+    }
 }

@@ -80,6 +80,46 @@ RUN env > /env; pwd > /pwd; umask > /umask; hostname > /hostname; cat /etc/hosts
     assert!(!image.has("etc/hosts") && !image.has("etc/resolv.conf"), "mount points vanish (A-079)");
 }
 
+/// A-068, A-069, A-077: a directory that is gone is made for the user, HOME goes by the id, and variables are in the order
+/// in which they were last set, with proxies over all of them.
+#[test]
+fn directory_home_and_variables_are_as_runc_has_them() {
+    let site = site!("directory_home_and_variables_are_as_runc_has_them");
+    let context = site.context();
+    context.file(
+        "Dockerfile",
+        "FROM busybox
+WORKDIR /gone/deep
+RUN mkdir -m 777 /out && echo toor:x:0:0::/toor:/bin/sh >> /etc/passwd && cd / && rm -r /gone
+USER 1000:1001
+RUN true
+USER toor
+ENV A=1 B=2 http_proxy=inner
+ARG C=3
+ENV A=4
+RUN [\"dd\", \"if=/proc/self/environ\", \"of=/out/env\"]
+",
+    );
+    let image = context.image(&["--build-arg", "http_proxy=outer"]);
+    for path in ["gone", "gone/deep"] {
+        let entry = image.entry(path);
+        assert_eq!((entry.owner().as_str(), entry.mode), ("1000:1001", 0o755), "{path}");
+    }
+    let env: Vec<&str> = image.text("out/env").split_terminator('\0').collect();
+    let expected = [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "B=2",
+        "C=3",
+        "A=4",
+        "HTTP_PROXY=outer",
+        "http_proxy=outer",
+        "HOME=/root",
+    ];
+    assert_eq!(env, expected);
+    let config = image.config()["Env"].as_array().unwrap();
+    assert_eq!(config[1..], ["A=4", "B=2", "http_proxy=inner"]);
+}
+
 /// A-073, A-074, A-075 (testDockerfileInvalidCommand, testInvalidJSONCommands)
 #[test]
 fn failures_name_the_process() {

@@ -129,10 +129,17 @@ RUN grep -E '^(NoNewPrivs|CapEff|CapPrm|CapBnd|CapInh|CapAmb):' /proc/self/statu
 RUN (touch /sys/x; echo 1 > /proc/sys/kernel/panic) 2>&1 | sort > /refused
 ",
     );
-    let image = context.image(&["--add-host", "box:10.1.2.3", "--add-host", "six=::7"]);
+    let image = context.image(&[
+        "--add-host",
+        "box:10.1.2.3",
+        "--add-host",
+        "six=0:0::00A",
+        "--add-host",
+        "m=::ffff:1.2.3.4",
+    ]);
     assert_eq!(
         image.text("hosts"),
-        "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tbox\n::7\tsix\n"
+        "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tbox\n::a\tsix\n1.2.3.4\tm\n"
     );
     assert_eq!(image.text("name"), "buildkitsandbox\n");
     assert_eq!(
@@ -175,6 +182,23 @@ RUN (touch /sys/x; echo 1 > /proc/sys/kernel/panic) 2>&1 | sort > /refused
     );
 }
 
+/// A-078: what Docker's profile refuses fails as it does there, whatever the capabilities; the rest works.
+#[test]
+fn system_calls_are_filtered() {
+    let site = site!("system_calls_are_filtered");
+    let image = site.context().image_of(
+        "FROM busybox
+RUN grep -E '^Seccomp:' /proc/self/status > /status; mkdir /m
+RUN (unshare -U true; mount -t tmpfs none /m; umount /proc; hostname other; dmesg) 2>&1 | sed 's/.*: //' > /refused
+RUN linux32 true && chroot / true && mknod /node p && chown 1:1 /node && su nobody -s /bin/sh -c true && echo works > /works
+",
+    );
+    assert_eq!(image.text("status"), "Seccomp:\t2\n");
+    let no = "Operation not permitted\n";
+    assert_eq!(image.text("refused"), format!("{no}permission denied (are you root?)\n{no}{no}{no}"));
+    assert_eq!(image.text("works"), "works\n");
+}
+
 /// A-079: nothing of a mount is left, not even a newer time on the directory that held it.
 #[test]
 fn mount_points_vanish_without_a_trace() {
@@ -192,6 +216,10 @@ RUN --mount=type=tmpfs,target=/root/full/er touch /root/full/kept
     assert_eq!(image.layers[3], ["root", "root/full", "root/full/kept"]);
     let image = context.image_of("FROM scratch\nCOPY --from=busybox /bin /bin\nRUN [\"/bin/true\"]\n");
     assert_eq!(image.layers[1], ["dev", "proc", "sys"]);
+    for name in ["dev", "proc", "sys"] {
+        let entry = image.entry(name);
+        assert_eq!((entry.kind, entry.mode, entry.owner().as_str()), ('d', 0o755, "0:0"), "{name}");
+    }
 }
 
 /// A-080: limits are for every step, and none of them makes a step run again.

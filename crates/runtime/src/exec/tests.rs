@@ -11,8 +11,8 @@ fn a_077_environment() {
     type Pairs = &'static [(&'static str, &'static str)];
     let cases: [(Pairs, Pairs); 3] = [
         (&[], &[("PATH", DEFAULT_PATH), ("HOME", "/h")]),
-        (&[("HOME", ""), ("A", "1")], &[("HOME", ""), ("A", "1"), ("PATH", DEFAULT_PATH)]),
-        (&[("A", "1"), ("PATH", "/p"), ("A", "2")], &[("A", "2"), ("PATH", "/p"), ("HOME", "/h")]),
+        (&[("HOME", ""), ("A", "1")], &[("A", "1"), ("PATH", DEFAULT_PATH), ("HOME", "/h")]),
+        (&[("A", "1"), ("PATH", "/p"), ("A", "2")], &[("PATH", "/p"), ("A", "2"), ("HOME", "/h")]),
     ];
     for (given, want) in cases {
         assert_eq!(environment(&spec(given), &[], "/h"), Ok(spec(want).env));
@@ -61,7 +61,10 @@ fn secrets_become_variables_by_their_place() {
         let mut spec = Spec::new(vec![], "/u".into(), "/w".into(), vec!["x".into()]);
         spec.env = vec![("TOKEN".to_owned(), "plain".to_owned())];
         spec.secret_env = vec![("TOKEN".to_owned(), place)];
-        environment(&spec, &[value.to_vec()], "/h").map(|env| env[0].1.clone())
+        environment(&spec, &[value.to_vec()], "/h").map(|env| {
+            assert_eq!([&env[0].0, &env[2].0], ["PATH", "HOME"]);
+            env[1].1.clone()
+        })
     };
     assert_eq!(with(0, b"s3cret"), Ok("s3cret".to_owned()));
     for (place, value) in [(1, &b"s3cret"[..]), (0, b"a\0b"), (0, b"\xff")] {

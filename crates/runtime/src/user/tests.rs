@@ -22,9 +22,11 @@ fn a_069_table() {
         ("4242", id(4242, 0, &[0], "/")),
         ("4242:adm", id(4242, 4, &[4], "/")),
         ("4242:4242", id(4242, 4242, &[4242], "/")),
-        ("nohome", id(5, 5, &[5], "/")),
+        ("nohome", id(5, 5, &[5], "")),
         // A number is always an id, even when a user is called so.
         ("77", id(77, 0, &[0], "/")),
+        // HOME goes by the id.
+        ("dup", id(1000, 2000, &[2000], "/home/app")),
         (":adm", id(0, 4, &[4], "/root")),
     ];
     for (spec, want) in cases {

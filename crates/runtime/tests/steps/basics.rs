@@ -46,7 +46,7 @@ fn environment() {
         [("A", "1"), ("B", "two words"), ("A", "3")].map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
     spec.user = "app".to_owned();
     let path = rbuild_runtime::DEFAULT_PATH;
-    assert_eq!(bed.output_of(spec), format!("A=3\nB=two words\nPATH={path}\nHOME=/home/app\n"));
+    assert_eq!(bed.output_of(spec), format!("B=two words\nA=3\nPATH={path}\nHOME=/home/app\n"));
     bed.fresh_upper();
     assert_eq!(bed.output("echo $$ $PWD"), "1 /\n");
 }

@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_079_parent_times_are_restored", parent_times_are_restored),
     ("a_079_filled_stubs_stay", filled_stubs_stay),
     ("a_079_failed_steps_leave_no_stubs", failed_steps_leave_no_stubs),
+    ("a_079_working_directories_on_the_way_to_a_mount", working_directories_on_the_way),
     ("sixty_layers", sixty_layers),
     ("repeated_layers", repeated_layers),
     ("stub_layer", stub_layer),
@@ -89,6 +90,26 @@ fn failed_steps_leave_no_stubs() {
     spec.mounts = vec![bind_of("/n/e/w", bed.path("source"), "", true)];
     assert!(bed.run(spec).is_err());
     assert_eq!(bed.upper(), ["dev/", "etc/", "proc/", "sys/"]);
+}
+
+fn working_directories_on_the_way() {
+    for (cwd, target, left) in [
+        ("/gone/deep", "/other", &["gone/", "gone/deep/"][..]),
+        ("/gone/deep", "/gone/deep/x", &[]),
+        ("/gone//deep/.", "/gone/deep", &[]),
+        ("/gone/deep", "/gone", &["gone/", "gone/deep/"]),
+        ("/gone/deep", "/gone/by/x", &["gone/", "gone/deep/"]),
+    ] {
+        let bed = Bed::new();
+        bed.write("source/f", "x");
+        let mut spec = bed.sh("true");
+        spec.cwd = cwd.to_owned();
+        spec.mounts = vec![bind_of(target, bed.path("source"), "", false)];
+        bed.output_of(spec);
+        let found = bed.upper();
+        let found: Vec<&String> = found.iter().filter(|path| path.starts_with("gone")).collect();
+        assert_eq!(found, left, "{cwd} {target}");
+    }
 }
 
 fn sixty_layers() {

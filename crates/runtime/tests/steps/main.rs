@@ -5,6 +5,7 @@ mod attacks;
 mod basics;
 mod cgroups;
 mod common;
+mod filter;
 mod layers;
 mod lifetime;
 mod sandbox;
@@ -21,8 +22,8 @@ fn main() {
     {
         lifetime::victim(dir);
     }
-    let all = [basics::TESTS, sandbox::TESTS, attacks::TESTS, layers::TESTS, lifetime::TESTS, cgroups::TESTS]
-        .concat();
+    let steps = [basics::TESTS, sandbox::TESTS, filter::TESTS, attacks::TESTS, layers::TESTS];
+    let all = [&steps[..], &[lifetime::TESTS, cgroups::TESTS]].concat().concat();
     let filters: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
     if args.iter().any(|a| a == "--list") {
         all.iter().for_each(|(name, _)| println!("{name}: test"));

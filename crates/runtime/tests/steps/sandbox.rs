@@ -67,6 +67,7 @@ fn status_of_root() {
         &format!("CapBnd: {caps}"),
         "CapAmb: 0000000000000000",
         "NoNewPrivs: 0",
+        "Seccomp: 2",
     ] {
         assert!(status.lines().any(|l| l == line), "{line} is missing in\n{status}");
     }
@@ -251,7 +252,7 @@ fn privileged_steps_may_do_everything() {
     let bed = Bed::new();
     // A node outside of /dev works, as does what is otherwise hidden or read-only.
     let script = "
-        grep Cap /proc/self/status
+        grep -E '^(Cap|Seccomp:)' /proc/self/status
         mknod /tmp/null c 1 3 && echo x >/tmp/null && echo device
         touch /sys/fs/cgroup && echo cgroup
         cat /proc/sys/kernel/printk >/tmp/old && cat /tmp/old >/proc/sys/kernel/printk && echo proc
@@ -260,10 +261,12 @@ fn privileged_steps_may_do_everything() {
         echo x >/dev/null && echo null";
     for user in ["", "app"] {
         bed.fresh_upper();
-        let mut spec = bed.sh(if user.is_empty() { script } else { "grep Cap /proc/self/status" });
+        let mut spec =
+            bed.sh(if user.is_empty() { script } else { "grep -E '^(Cap|Seccomp:)' /proc/self/status" });
         spec.privileged = true;
         spec.user = user.to_owned();
         let out = bed.output_of(spec);
+        assert!(out.contains("Seccomp:\t0"), "{out}");
         let caps = available(u64::MAX);
         for line in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
             let line = format!("{line}:\t{caps}");
