@@ -245,7 +245,7 @@ fn engine(
 fn names(request: &BuildRequest) -> Vec<Reference> {
     let mut names = request.tags.clone();
     for output in &request.outputs {
-        if let Output::Image { names: more, .. } = output {
+        if let Output::Image { names: more, .. } | Output::Docker { dest: None, names: more } = output {
             names.extend(more.iter().filter(|name| !request.tags.contains(name)).cloned());
         }
     }

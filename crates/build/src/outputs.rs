@@ -32,26 +32,27 @@ pub(crate) struct Finished<'a> {
 /// Whether an output is made of the image's blobs.
 pub(crate) fn wants_image(output: &Output) -> bool {
     match output {
-        Output::Oci { .. } | Output::Docker(_) | Output::Image { .. } => true,
+        Output::Oci { .. } | Output::Docker { .. } | Output::Image { .. } => true,
         Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => false,
     }
 }
 
 /// Whether an output needs all of the image's blobs here.
 pub(crate) fn writes_image(output: &Output) -> bool {
-    matches!(output, Output::Oci { .. } | Output::Docker(_))
+    matches!(output, Output::Oci { .. } | Output::Docker { .. })
 }
 
 /// Whether the image is meant for the store, and not only for somewhere else.
 pub(crate) fn keeps_image(outputs: &[Output]) -> bool {
-    let is_kept =
-        |output: &Output| matches!(output, Output::Image { push: false, .. } | Output::Docker(None));
+    let is_kept = |output: &Output| {
+        matches!(output, Output::Image { push: false, .. } | Output::Docker { dest: None, .. })
+    };
     outputs.is_empty() || outputs.iter().any(is_kept)
 }
 
 /// Refuses outputs that cannot hold what is to be built, before it is.
 pub(crate) fn check(request: &BuildRequest) -> Result<(), BuildError> {
-    let is_docker = |output: &Output| matches!(output, Output::Docker(_));
+    let is_docker = |output: &Output| matches!(output, Output::Docker { .. });
     if request.makes_index() && request.outputs.iter().any(is_docker) {
         return Err(BuildError::Request(ExportError::SeveralPlatforms.to_string()));
     }
@@ -62,7 +63,7 @@ pub(crate) fn check(request: &BuildRequest) -> Result<(), BuildError> {
 pub(crate) fn title(output: &Output) -> &'static str {
     match output {
         Output::Oci { .. } => "exporting to oci image format",
-        Output::Docker(_) => "exporting to docker image format",
+        Output::Docker { .. } => "exporting to docker image format",
         Output::Local { .. } => "exporting to client directory",
         Output::Tar { .. } => "exporting to client tarball",
         Output::Image { .. } | Output::CacheOnly => "exporting to image",
@@ -76,14 +77,16 @@ pub(crate) async fn write(
     step: &StepContext,
 ) -> Result<(), BuildError> {
     match output {
-        Output::Oci { dest, tar } => {
-            write_image(build, dest.clone(), if *tar { Form::OciTar } else { Form::OciDir }).await
+        Output::Oci { dest, tar, names } => {
+            write_image(build, dest.clone(), if *tar { Form::OciTar } else { Form::OciDir }, names).await
         }
-        Output::Docker(Some(dest)) => write_image(build, dest.clone(), Form::Docker).await,
+        Output::Docker { dest: Some(dest), names } => {
+            write_image(build, dest.clone(), Form::Docker, names).await
+        }
         Output::Local { dir, split } => trees::write_local(build, dir, *split, step).await,
         Output::Tar { dest, split } => trees::write_tar(build, dest, *split, step).await,
         // These are in the store and in the registry already.
-        Output::Docker(None) | Output::Image { .. } | Output::CacheOnly => Ok(()),
+        Output::Docker { dest: None, .. } | Output::Image { .. } | Output::CacheOnly => Ok(()),
     }
 }
 
@@ -95,9 +98,16 @@ enum Form {
     Docker,
 }
 
-async fn write_image(build: &Finished<'_>, dest: Destination, form: Form) -> Result<(), BuildError> {
+async fn write_image(
+    build: &Finished<'_>,
+    dest: Destination,
+    form: Form,
+    more_names: &[Reference],
+) -> Result<(), BuildError> {
     let kept = build.kept.expect("an output of an image made one");
-    let mut image = ExportImage::new(kept.descriptor.clone(), build.names.iter().cloned());
+    let more_names = more_names.iter().filter(|name| !build.names.contains(name));
+    let names = build.names.iter().chain(more_names).cloned();
+    let mut image = ExportImage::new(kept.descriptor.clone(), names);
     image.created.clone_from(&kept.created);
     let store = build.store.clone();
     on_thread(move || match (form, dest) {

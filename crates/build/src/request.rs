@@ -162,9 +162,16 @@ pub enum Output {
         dest: Destination,
         /// Whether as a tar archive.
         tar: bool,
+        /// Names it has there beside the tags.
+        names: Vec<Reference>,
     },
-    /// An archive for `docker load`; without a destination the image goes to the store.
-    Docker(Option<Destination>),
+    /// An archive for `docker load`.
+    Docker {
+        /// Where; `None` is the store.
+        dest: Option<Destination>,
+        /// Names it has there beside the tags.
+        names: Vec<Reference>,
+    },
     /// The root filesystem in a directory.
     Local {
         /// The directory.

@@ -434,15 +434,16 @@ fn output_of(
             let dest = destination(&dest.unwrap_or_else(|| "-".into()))?;
             let is_dir = matches!(&dest, Destination::Path(path) if path.is_dir());
             let tar = options.remove("tar").map(|text| boolean(&text)).transpose()?.unwrap_or(!is_dir);
-            Ok(Output::Oci { dest, tar })
+            Ok(Output::Oci { dest, tar, names: names(options)? })
         }
-        "docker" => Ok(Output::Docker(dest.as_deref().map(destination).transpose()?)),
+        "docker" => {
+            let dest = dest.as_deref().map(destination).transpose()?;
+            Ok(Output::Docker { dest, names: names(options)? })
+        }
         "image" | "registry" => {
             let push =
                 options.remove("push").map(|text| boolean(&text)).transpose()?.unwrap_or(kind == "registry");
-            let names = options.remove("name").unwrap_or_default();
-            let names = names.split(',').filter(|name| !name.is_empty()).map(tag).collect::<Result<_>>()?;
-            Ok(Output::Image { names, push })
+            Ok(Output::Image { names: names(options)?, push })
         }
         "cacheonly" => Ok(Output::CacheOnly),
         _ => {
@@ -452,6 +453,12 @@ fn output_of(
             Err(Usage::new(problem).into())
         }
     }
+}
+
+/// `name=`, a list between commas (D-027, D-028).
+fn names(options: &mut std::collections::BTreeMap<String, String>) -> Result<Vec<Reference>> {
+    let names = options.remove("name").unwrap_or_default();
+    names.split(',').filter(|name| !name.is_empty()).map(tag).collect()
 }
 
 fn duration(text: &str) -> Result<Duration> {

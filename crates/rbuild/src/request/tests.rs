@@ -61,10 +61,20 @@ fn build_args_take_the_last_value_and_none_from_an_unset_variable() {
 fn outputs_are_understood() {
     for (text, meant) in [
         ("out", Output::Local { dir: "out".into(), split: None }),
-        ("type=oci,dest=x.tar", Output::Oci { dest: Destination::Path("x.tar".into()), tar: true }),
-        ("type=oci,dest=x,tar=false", Output::Oci { dest: Destination::Path("x".into()), tar: false }),
-        ("type=docker,dest=x.tar", Output::Docker(Some(Destination::Path("x.tar".into())))),
-        ("type=docker", Output::Docker(None)),
+        (
+            "type=oci,dest=x.tar",
+            Output::Oci { dest: Destination::Path("x.tar".into()), tar: true, names: vec![] },
+        ),
+        (
+            "type=oci,dest=x,tar=false",
+            Output::Oci { dest: Destination::Path("x".into()), tar: false, names: vec![] },
+        ),
+        (
+            "type=docker,dest=x.tar",
+            Output::Docker { dest: Some(Destination::Path("x.tar".into())), names: vec![] },
+        ),
+        ("type=docker", Output::Docker { dest: None, names: vec![] }),
+        ("type=docker,name=a:1", Output::Docker { dest: None, names: vec!["a:1".parse().unwrap()] }),
         ("type=tar,dest=x.tar", Output::Tar { dest: Destination::Path("x.tar".into()), split: None }),
         ("type=cacheonly", Output::CacheOnly),
         ("dest=out,platform-split=true", Output::Local { dir: "out".into(), split: Some(true) }),

@@ -141,9 +141,7 @@ fn c_011_chmod_and_chown_decide_before_the_source_does() {
 /// C-012, C-013: a name depends on the root below, even with --link; a number does not.
 #[test]
 fn c_012_a_named_owner_is_looked_up_again_when_the_names_change() {
-    for (owner, flags, again) in
-        [("jo", "", 2), ("jo", "--link", 2), ("7", "", 2), ("7", "--link", 1), ("7:8", "--link", 1)]
-    {
+    for (owner, flags, again) in [("jo", "", 2), ("7", "", 2), ("7", "--link", 1), ("7:8", "--link", 1)] {
         let context =
             TestContext::of(&format!("FROM base\nCOPY etc /etc/\nCOPY {flags} --chown={owner} file /file\n"));
         context

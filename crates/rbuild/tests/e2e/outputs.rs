@@ -299,3 +299,26 @@ fn legacy_flags_are_accepted_with_a_warning() {
         assert!(run.stderr.contains(flag), "{flag} in {}", run.stderr);
     }
 }
+
+/// D-027: `name=` gives an archive names of its own, beside the tags.
+#[test]
+fn names_of_an_output() {
+    let context = small();
+    context.build(&["-o", "type=oci,dest=x,tar=false,\"name=app:2,other/app\""]).ok();
+    let index = std::fs::read(context.path("x/index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let names: Vec<&str> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|descriptor| descriptor["annotations"]["io.containerd.image.name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["docker.io/library/app:2", "docker.io/other/app:latest"]);
+    context.build(&["-t", "app:1", "-o", "type=docker,dest=x.tar,name=app:2"]).ok();
+    let entries = read_tar(&std::fs::read(context.path("x.tar")).unwrap());
+    let manifest = entries.iter().find(|entry| entry.path == "manifest.json").unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest.data).unwrap();
+    assert_eq!(manifest[0]["RepoTags"], serde_json::json!(["app:1", "app:2"]));
+    context.build(&["-o", "type=docker,name=kept:3"]).ok();
+    assert!(context.rbuild(&["images"]).ok().stdout.contains("kept"), "without a file it is kept");
+}
