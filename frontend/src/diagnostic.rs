@@ -43,16 +43,17 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// An error on some lines.
+    /// An error on some lines, with a remedy if one is known for this message.
     pub fn error(message: impl Into<String>, lines: LineRange) -> Self {
+        let message = message.into();
         Diagnostic {
+            help: crate::remedy::of(&message).map(str::to_owned),
             severity: Severity::Error,
             phase: Phase::Build,
             rule: None,
-            message: message.into(),
+            message,
             lines,
             spans: Vec::new(),
-            help: None,
         }
     }
 

@@ -59,7 +59,7 @@ pub(crate) fn type_instruction(node: &Node, index: usize) -> Result<Instruction,
     let kind = type_kind(node).map_err(|fault| {
         let span = if fault.span.is_empty() { node.span } else { fault.span };
         let error = Diagnostic::error(fault.message, node.lines).with_span(span).in_phase(Phase::Instruction);
-        Diagnostic { help: fault.help, ..error }
+        Diagnostic { help: fault.help.or(error.help), ..error }
     })?;
     Ok(Instruction {
         keyword: node.keyword.clone(),

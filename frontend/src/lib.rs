@@ -30,6 +30,7 @@ pub mod parser;
 pub mod paths;
 pub mod port;
 pub mod quote;
+mod remedy;
 pub mod render;
 mod scope;
 pub mod shell;

@@ -410,3 +410,24 @@ fn wrong_fetched_sources_are_refused() {
         assert_eq!(diagnostics[0].message, message, "{line}");
     }
 }
+
+/// Every error says what to do about it.
+#[test]
+fn errors_have_remedies() {
+    for (dockerfile, remedy) in [
+        ("FROM a\nEXPOSE abc\n", "a number from 1 to 65535"),
+        ("FROM a\nSTOPSIGNAL foo\n", "SIGTERM"),
+        ("FROM a\nCOPY --from=5 /a /b\n", "counted from 0"),
+        ("FROM a\nADD --checksum=foo http://x/y /\n", "64 hexadecimal digits"),
+        ("FROM --platform=a/b/c/d a\n", "linux/arm64"),
+        ("FROM UPPER\n", "lower case"),
+        ("FROM a\nENV a=${b\n", "close it with }"),
+        ("FROM a\nONBUILD ONBUILD RUN b\n", "write one ONBUILD"),
+        ("FROM a\nONBUILD FROM b\n", "without ONBUILD"),
+        ("FROM a AS\n", "write FROM image or FROM image AS name"),
+    ] {
+        let errors = lowered(dockerfile, &options()).unwrap_err();
+        let help = errors[0].help.as_deref().unwrap_or_default();
+        assert!(help.contains(remedy), "{dockerfile}: {help}");
+    }
+}

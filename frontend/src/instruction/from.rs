@@ -17,7 +17,9 @@ pub(super) fn from(node: &Node) -> Result<FromInstruction, Fault> {
         _ => {
             let fault = Fault::new("FROM requires either one or three arguments", node.span);
             return Err(fault.help(match node.args.as_slice() {
-                [image, name] => format!("write FROM {} AS {}", image.value, name.value),
+                [image, name] if !name.value.eq_ignore_ascii_case("as") => {
+                    format!("write FROM {} AS {}", image.value, name.value)
+                }
                 _ => "write FROM image or FROM image AS name".to_owned(),
             }));
         }

@@ -303,7 +303,7 @@ impl Lowering<'_, '_> {
             outcome.map_err(|message| {
                 let fault = if command.on_build { Span::default() } else { state.fault };
                 let error = Diagnostic::error(message, command.instruction.lines).with_span(fault);
-                Diagnostic { help: state.remedy.take(), ..error }
+                Diagnostic { help: state.remedy.take().or(error.help), ..error }
             })?;
         }
         self.unset_left = state.unset_left;

@@ -121,7 +121,10 @@ fn dev_may_be_a_link() {
     std::fs::remove_dir_all(bed.path("base/dev")).ok();
     std::fs::create_dir(bed.path("base/devices")).unwrap();
     std::os::unix::fs::symlink("/devices", bed.path("base/dev")).unwrap();
-    assert_eq!(bed.output("echo x > /dev/null; readlink /dev; ls /devices/zero"), "/devices\n/devices/zero\n");
+    assert_eq!(
+        bed.output("echo x > /dev/null; readlink /dev; ls /devices/zero"),
+        "/devices\n/devices/zero\n"
+    );
     for to in ["/proc", "/sys/kernel", "/proc/self/cwd", "/bin/sh", "/nowhere"] {
         std::fs::remove_file(bed.path("base/dev")).unwrap();
         std::os::unix::fs::symlink(to, bed.path("base/dev")).unwrap();
