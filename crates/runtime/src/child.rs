@@ -16,7 +16,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 use crate::cgroup::View;
 use crate::error::Context;
 use crate::mounts::{PreparedMounts, READ_ONLY};
-use crate::resolve::{Created, Leaf, create_in_root, open_in_root};
+use crate::resolve::{Created, Leaf, create_in_root, open_in_root, own_directory_made};
 use crate::seccomp::Filter;
 use crate::stubs::Stub;
 use crate::user::Identity;
@@ -69,10 +69,24 @@ fn assemble(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> 
     if spec.network == Network::None {
         sys::loopback_up().context("bring up", "the loopback interface")?;
     }
+    record_dev(root.as_fd(), spec, stubs)?;
     let ready = plan.mounts.take_parts(root.as_fd())?;
     system::mount_all(root.as_fd(), spec, plan.cgroups.map(AsFd::as_fd), view.as_ref(), ready.blank.as_fd())?;
     ready.attach(root.as_fd(), stubs)?;
     enter_directory(root.as_fd(), &spec.cwd)
+}
+
+/// A `/dev` that has to be made stays in the layer, unless it is on the way to a mount: then it is a stub. A size
+/// of `/dev/shm` that is asked for counts as such, as it is a mount under BuildKit.
+fn record_dev(root: BorrowedFd<'_>, spec: &Spec, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> {
+    let below = spec.mounts.iter().any(|mount| mount.target.starts_with("/dev/"));
+    if !below && spec.shm_size == crate::spec::DEFAULT_SHM_SIZE {
+        return Ok(());
+    }
+    match own_directory_made(root, "dev").context("make", "/dev")? {
+        Some(made) => Stub::record(vec![made], stubs).context("record", "/dev"),
+        None => Ok(()),
+    }
 }
 
 /// The step's own descriptors, session, limits and privileges.

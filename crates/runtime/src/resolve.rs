@@ -176,6 +176,18 @@ pub(crate) fn own_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd,
     }
 }
 
+/// Makes a directory directly below the root; `None` if something has that name already.
+pub(crate) fn own_directory_made(root: BorrowedFd<'_>, name: &str) -> Result<Option<Created>, Errno> {
+    let before = fstat(root)?;
+    match mkdirat(root, name, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => return Ok(None),
+        made => made?,
+    }
+    let itself = own_directory(root, name)?;
+    let parent = rustix::io::fcntl_dupfd_cloexec(root, 3)?;
+    Ok(Some(Created { parent, name: name.to_owned(), itself, before }))
+}
+
 /// As [`own_directory`]; a link to a directory of the root's own filesystem will do as well.
 pub(crate) fn own_or_linked_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     match own_directory(root, name) {

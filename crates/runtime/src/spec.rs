@@ -13,7 +13,7 @@ pub const DEFAULT_CAPABILITIES: u64 = 0x0000_0000_a804_25fb;
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Size of `/dev/shm` when the build does not say otherwise: 64 MiB, as Docker's.
-const DEFAULT_SHM_SIZE: u64 = 64 << 20;
+pub(crate) const DEFAULT_SHM_SIZE: u64 = 64 << 20;
 
 /// Everything that decides what one step sees and may do. Host paths are absolute and UTF-8.
 ///

@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_078_hostname_hosts_resolv_conf", hostname_hosts_resolv_conf),
     ("a_078_devices", devices),
     ("a_078_dev_may_be_a_link", dev_may_be_a_link),
+    ("a_079_dev_on_the_way_to_a_mount_goes", dev_on_the_way_to_a_mount_goes),
     ("a_078_masked_and_readonly_paths", masked_and_readonly_paths),
     ("a_092_network_none", network_none),
     ("a_084_bind", bind),
@@ -114,6 +115,22 @@ fn devices() {
         /dev 755\n/dev/shm 1777\n/dev/mqueue 1777\n/dev/pts 755\n/dev/pts/ptmx 666\n4\n3\nfull\n\
         fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero ";
     assert_eq!(bed.output(script), want);
+}
+
+fn dev_on_the_way_to_a_mount_goes() {
+    let bed = Bed::new();
+    bed.output("true");
+    let has_dev = |bed: &Bed| bed.upper().iter().any(|name| name.starts_with("dev"));
+    assert!(has_dev(&bed), "{:?}", bed.upper());
+    let below = mount("/dev/some/where", MountKind::Tmpfs { size: None, mode: 0o1777 }, false);
+    let (mut with_mount, mut with_size) = (bed.sh("touch /file"), bed.sh("touch /file"));
+    with_mount.mounts.push(below);
+    with_size.shm_size = 1 << 20;
+    for spec in [with_mount, with_size] {
+        bed.fresh_upper();
+        bed.output_of(spec);
+        assert!(!has_dev(&bed), "{:?}", bed.upper());
+    }
 }
 
 fn dev_may_be_a_link() {
