@@ -15,7 +15,7 @@ use rbuild_runtime::{Cgroup, Launcher, RuntimeError};
 use rbuild_snapshot::{ChainView, DirLayer, Recipe};
 use rbuild_solver::{NoCache, OpError, StepContext};
 use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store};
-use rbuild_tree::{LayerEntry, LayerEntryKind, Metadata, Tree, TreePath};
+use rbuild_tree::{LayerEntry, LayerEntryKind, Metadata, Timestamp, Tree, TreePath};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -540,7 +540,8 @@ impl Engine {
         Ok(Digest::of(text))
     }
 
-    /// Whether two roots hold the same files but for times. Layers that both share are not looked at.
+    /// Whether two roots hold the same files but for the times that running made, so that one can be taken for the other.
+    /// Layers that both share are not looked at.
     pub(crate) async fn same_content(
         self: &Arc<Self>,
         one: &Root,
@@ -557,11 +558,30 @@ impl Engine {
             let prefix = |root: &Root| Root::new(root.layers[..count].to_vec());
             if self.content_of_top(&prefix(one), step).await?
                 != self.content_of_top(&prefix(other), step).await?
+                || !self.same_times_of_top(&prefix(one), &prefix(other), step).await?
             {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Whether the topmost layers of two roots, equal in content, have the same times where these were given (`touch -d`,
+    /// an archive's) and did not just come about: a step that only changes such a time changes the image.
+    async fn same_times_of_top(
+        self: &Arc<Self>,
+        one: &Root,
+        other: &Root,
+        step: &StepContext,
+    ) -> Result<bool, OpError> {
+        let mut times = Vec::with_capacity(2);
+        for root in [one, other] {
+            let layer = root.layers.last().expect("asked of roots with a layer");
+            let (false, Some(created)) = (layer.is_pulled(), layer.created()) else { return Ok(true) };
+            let entries = self.entries_of_top(root, step).await?;
+            times.push(given_times(entries.as_slice(), since_epoch(created).0));
+        }
+        Ok(times[0] == times[1])
     }
 
     /// The rows of a layer that came as a blob.
@@ -667,6 +687,21 @@ impl Entries {
 fn packed_layer(row: &Packed) -> PackedLayer {
     let media_type = media_type::layer_to_oci(&row.media_type).to_owned();
     PackedLayer { diff_id: row.diff_id, descriptor: Descriptor::new(media_type, row.blob, row.size) }
+}
+
+/// How far from the making of a layer a file's time may be to count as made by it, in seconds: longer than steps run.
+const FRESH: u64 = 24 * 60 * 60;
+
+/// The times of a layer's entries in their order; `None` for one that came about as the layer was made, `created` seconds
+/// since 1970.
+fn given_times(entries: &[LayerEntry], created: i64) -> Vec<Option<Timestamp>> {
+    let given = |entry: &LayerEntry| match &entry.kind {
+        LayerEntryKind::Node { meta, .. } => {
+            Some(meta.mtime).filter(|time| time.seconds.abs_diff(created) > FRESH)
+        }
+        _ => None,
+    };
+    entries.iter().map(given).collect()
 }
 
 /// The row of a layer in the store.

@@ -24,9 +24,11 @@ mod step;
 mod tree;
 mod v1;
 mod v2;
+mod view;
 
 pub use limits::{Limits, MemorySwap, parse_id_list};
 pub(crate) use step::StepCgroup;
+pub(crate) use view::View;
 
 use std::path::PathBuf;
 

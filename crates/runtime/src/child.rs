@@ -3,15 +3,17 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Gid, Pid, Resource, Rlimit as KernelRlimit, Signal, Uid, fchdir, getrlimit, pivot_root,
     set_parent_process_death_signal, setrlimit, setsid, umask,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
+use crate::cgroup::View;
 use crate::error::Context;
 use crate::mounts::{PreparedMounts, READ_ONLY};
 use crate::resolve::{Created, Leaf, create_in_root, open_in_root};
@@ -61,13 +63,14 @@ fn assemble(plan: &Plan<'_>, stubs: &mut Vec<Stub>) -> Result<(), RuntimeError> 
         // Whoever writes is meant. Before anything else, so that nothing of the step is outside.
         rustix::io::write(door, b"0").context("enter", "the step's cgroup")?;
     }
+    let view = if spec.privileged { None } else { View::take() };
     enter_root(root.as_fd(), spec)?;
     rustix::system::sethostname(spec.hostname.as_bytes()).context("set the host name", &spec.hostname)?;
     if spec.network == Network::None {
         sys::loopback_up().context("bring up", "the loopback interface")?;
     }
     let ready = plan.mounts.take_parts(root.as_fd())?;
-    system::mount_all(root.as_fd(), spec, plan.cgroups.map(AsFd::as_fd), ready.blank.as_fd())?;
+    system::mount_all(root.as_fd(), spec, plan.cgroups.map(AsFd::as_fd), view.as_ref(), ready.blank.as_fd())?;
     ready.attach(root.as_fd(), stubs)?;
     enter_directory(root.as_fd(), &spec.cwd)
 }
@@ -77,10 +80,7 @@ fn isolate(plan: &Plan<'_>) -> Result<(), RuntimeError> {
     let spec = plan.spec;
     // From here on the descriptors are our own, and what the supervisor keeps open stays open there only.
     sys::unshare_files().context("copy the descriptor table", "")?;
-    let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .context("open", "/dev/null")?;
-    rustix::stdio::dup2_stdin(&null).context("redirect", "standard input")?;
-    drop(null);
+    empty_input().context("redirect", "standard input")?;
     // SAFETY: the owners of higher descriptors are all the supervisor's: this process executes or ends without
     // using or dropping them.
     unsafe { sys::close_from(3) }.context("close", "descriptors")?;
@@ -90,7 +90,7 @@ fn isolate(plan: &Plan<'_>) -> Result<(), RuntimeError> {
     spec.rlimits.iter().try_for_each(set_rlimit)?;
     umask(Mode::from_raw_mode(spec.umask & 0o777));
     sys::reset_signals();
-    own_output(plan.identity.uid)?;
+    own_streams(plan.identity.uid)?;
     // As runc: without no_new_privs, which would take setuid programs their rights, it takes capabilities that go next.
     install_filter(plan);
     drop_privileges(if spec.privileged { u64::MAX } else { spec.capabilities }, plan.identity)?;
@@ -109,15 +109,23 @@ fn install_filter(plan: &Plan<'_>) {
     }
 }
 
-/// Gives the output's pipes to the step's user, as runc does: whoever is not root could not open `/dev/stdout` otherwise.
-fn own_output(uid: u32) -> Result<(), RuntimeError> {
-    for (name, output) in [("output", rustix::stdio::stdout()), ("error", rustix::stdio::stderr())] {
-        let stat = rustix::fs::fstat(output).context("look at", format!("standard {name}"))?;
+/// Standard input is a pipe at its end, as runc's: programs that look at what it is (ripgrep reads a pipe, and searches
+/// the working directory instead of a device) do the same as under BuildKit.
+fn empty_input() -> Result<(), Errno> {
+    let (input, _closed) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::stdio::dup2_stdin(&input)
+}
+
+/// Gives the input's and the output's pipes to the step's user, as runc does: whoever is not root could not open `/dev/stdout` otherwise.
+fn own_streams(uid: u32) -> Result<(), RuntimeError> {
+    use rustix::stdio::{stderr, stdin, stdout};
+    for (name, stream) in [("input", stdin()), ("output", stdout()), ("error", stderr())] {
+        let stat = rustix::fs::fstat(stream).context("look at", format!("standard {name}"))?;
         // Anything else than a pipe is not only the step's.
         if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo || stat.st_uid == uid {
             continue;
         }
-        match rustix::fs::fchown(output, Some(Uid::from_raw(uid)), None) {
+        match rustix::fs::fchown(stream, Some(Uid::from_raw(uid)), None) {
             // In a user namespace that doesn't have the pipe's owner it stays as it is.
             Err(Errno::PERM | Errno::INVAL) => {}
             other => other.context("give the user", format!("standard {name}"))?,

@@ -176,6 +176,19 @@ pub(crate) fn own_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd,
     }
 }
 
+/// As [`own_directory`]; a link to a directory of the root's own filesystem will do as well.
+pub(crate) fn own_or_linked_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    match own_directory(root, name) {
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            // Not into `/proc` or another mount: nothing may lie over those.
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+            openat2(root, name, flags, Mode::empty(), resolve)
+        }
+        other => other,
+    }
+}
+
 /// Whether `name` in `dir` is still the file `itself`.
 pub(crate) fn is_still(dir: BorrowedFd<'_>, name: &str, itself: BorrowedFd<'_>) -> bool {
     match (statat(dir, name, AtFlags::SYMLINK_NOFOLLOW), fstat(itself)) {

@@ -121,6 +121,12 @@ pub(crate) fn unshare_mounts() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())
 }
 
+/// Gives this process a cgroup namespace of its own, whose top is the cgroup that it is in.
+pub(crate) fn unshare_cgroups() -> io::Result<()> {
+    // SAFETY: CLONE_NEWCGROUP changes no memory and no descriptor.
+    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into())
+}
+
 /// Closes every descriptor from `first` up.
 ///
 /// # Safety

@@ -18,8 +18,9 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use crate::cgroup::View;
 use crate::error::Context;
-use crate::resolve::own_directory;
+use crate::resolve::{own_directory, own_or_linked_directory};
 use crate::{DeviceNode, RuntimeError, Spec, sys};
 
 /// Files and directories that Docker covers up.
@@ -120,7 +121,7 @@ pub(crate) fn clone_at(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno
 }
 
 /// Opens something of our own filesystems for use as a target.
-fn target(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+pub(crate) fn target(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     openat(dir, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -135,6 +136,7 @@ pub(crate) fn mount_all(
     root: BorrowedFd<'_>,
     spec: &Spec,
     cgroups: Option<BorrowedFd<'_>>,
+    view: Option<&View>,
     blank: BorrowedFd<'_>,
 ) -> Result<(), RuntimeError> {
     let proc = new_filesystem("proc", &[], NOSUID | NODEV | NOEXEC).context("mount", "/proc")?;
@@ -143,6 +145,10 @@ pub(crate) fn mount_all(
     attach_own(root, "sys", &sys)?;
     if let Some(cgroups) = cgroups {
         attach_cgroups(&sys, cgroups).context("mount", "/sys/fs/cgroup")?;
+    }
+    if let (Some(view), Ok(at)) = (view, target(sys.as_fd(), "fs/cgroup")) {
+        // Nothing is wrong with a step that cannot see its limits.
+        let _ = view.attach(at.as_fd());
     }
     let null = devices(root, spec)?;
     if spec.privileged {
@@ -253,7 +259,8 @@ fn devices(root: BorrowedFd<'_>, spec: &Spec) -> Result<OwnedFd, RuntimeError> {
         privileged_devices(&dev)?;
     }
     spec.devices.iter().try_for_each(|device| make_device(&dev, device))?;
-    attach_own(root, "dev", &dev)?;
+    let at = own_or_linked_directory(root, "dev").context("open (it must be a directory)", "/dev")?;
+    attach(dev.as_fd(), at.as_fd()).context("mount", "/dev")?;
     // Nodes are mounts cloned while `/dev` still allows devices.
     let names: BTreeSet<&str> =
         NODES.iter().map(|(name, ..)| *name).chain(spec.devices.iter().map(DeviceNode::name)).collect();

@@ -203,6 +203,23 @@ fn c_014_a_bind_mount_counts_by_content() {
     assert_eq!(executed(&context, &[]).len(), 1, "the stage made the same files");
 }
 
+/// C-014: files that came about at another time make no other layer, but a time that a step gives does.
+#[test]
+fn times_that_steps_give_are_content() {
+    let dockerfile = |touch: &str| format!("FROM base\nRUN {touch}\nRUN echo ran\n");
+    let context = TestContext::of(&dockerfile("touch -t 201701010000 /f"));
+    assert_eq!(executed(&context, &[]).len(), 2);
+    for (touch, steps) in [
+        ("touch -t 201801010000 /f", 2),
+        ("touch /f", 2),
+        ("touch /f # again", 1),
+        ("touch -t 201801010000 /f; true", 1),
+    ] {
+        context.dockerfile(&dockerfile(touch));
+        assert_eq!(executed(&context, &[]).len(), steps, "{touch}");
+    }
+}
+
 /// C-015: metadata makes no step, and acts on steps only through what they see.
 #[test]
 fn c_015_metadata_makes_no_step() {

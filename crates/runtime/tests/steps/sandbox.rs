@@ -11,6 +11,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_078_status_of_user", status_of_user),
     ("a_078_hostname_hosts_resolv_conf", hostname_hosts_resolv_conf),
     ("a_078_devices", devices),
+    ("a_078_dev_may_be_a_link", dev_may_be_a_link),
     ("a_078_masked_and_readonly_paths", masked_and_readonly_paths),
     ("a_092_network_none", network_none),
     ("a_084_bind", bind),
@@ -113,6 +114,21 @@ fn devices() {
         /dev 755\n/dev/shm 1777\n/dev/mqueue 1777\n/dev/pts 755\n/dev/pts/ptmx 666\n4\n3\nfull\n\
         fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero ";
     assert_eq!(bed.output(script), want);
+}
+
+fn dev_may_be_a_link() {
+    let bed = Bed::new();
+    std::fs::remove_dir_all(bed.path("base/dev")).ok();
+    std::fs::create_dir(bed.path("base/devices")).unwrap();
+    std::os::unix::fs::symlink("/devices", bed.path("base/dev")).unwrap();
+    assert_eq!(bed.output("echo x > /dev/null; readlink /dev; ls /devices/zero"), "/devices\n/devices/zero\n");
+    for to in ["/proc", "/sys/kernel", "/proc/self/cwd", "/bin/sh", "/nowhere"] {
+        std::fs::remove_file(bed.path("base/dev")).unwrap();
+        std::os::unix::fs::symlink(to, bed.path("base/dev")).unwrap();
+        bed.fresh_upper();
+        let refused = bed.run(bed.sh("true")).err().expect(to).to_string();
+        assert!(refused.contains("/dev"), "{to}: {refused}");
+    }
 }
 
 fn masked_and_readonly_paths() {
