@@ -5,6 +5,7 @@ mod confidential;
 pub(crate) mod history;
 mod limits;
 pub(crate) mod mounts;
+mod outputs;
 mod platforms;
 mod resources;
 
@@ -14,8 +15,8 @@ use anyhow::{Context as _, Result};
 use confidential::confidential;
 use limits::bytes;
 use rbuild_build::{
-    BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Entitlement, LayoutImage,
-    NamedContext, NetworkMode, NoCache, Output, RemoteUrl,
+    BuildRequest, ContextSource, DockerfileSource, Entitlement, LayoutImage, NamedContext, NetworkMode,
+    NoCache, RemoteUrl,
 };
 use rbuild_frontend::gitref::{GitRef, GitRefError};
 use rbuild_oci::Reference;
@@ -43,6 +44,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
     let build_args = build_args(args, &mut warnings)?;
     let platforms = platforms::platforms(&args.platform)?;
     let index = platforms::makes_index(&build_args, &platforms)?;
+    let outputs = outputs::outputs(&args.output)?;
     let request = BuildRequest {
         context,
         dockerfile,
@@ -60,7 +62,7 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         lock_file: args.lock_file.clone(),
         max_resolution_age: args.max_resolution_age.as_deref().map(duration).transpose()?.unwrap_or_default(),
         push: args.push,
-        outputs: args.output.iter().map(|text| output(text)).collect::<Result<_>>()?,
+        outputs: outputs.outputs,
         network: network(&args.network)?,
         extra_hosts: extra_hosts(&args.add_host)?,
         ulimits: limits::ulimits(&args.ulimit)?,
@@ -71,14 +73,14 @@ pub(crate) fn prepare(args: &BuildArgs) -> Result<Prepared> {
         max_parallelism: args.max_parallelism,
         stat_cache: !args.no_stat_cache,
         context_modes: args.context_modes.into(),
-        compression: Compression::default(),
+        compression: outputs.compression,
         cache_from: cache::cache_imports(&args.cache_from)?,
         cache_to: cache::cache_exports(&args.cache_to)?,
         cache_export_budget: cache::budget(args.cache_export_budget.as_deref())?,
         cache_mounts_from: mounts::imports("--cache-mounts-from", &args.cache_mounts_from)?,
         cache_mounts_to: mounts::exports("--cache-mounts-to", &args.cache_mounts_to)?,
         load: args.load,
-        rewrite_timestamp: true,
+        rewrite_timestamp: outputs.rewrite_timestamp,
     };
     warnings.extend(limits::beyond(&request.ulimits));
     if request.push && request.tags.is_empty() {
@@ -390,103 +392,11 @@ fn oci_layout(text: &str) -> Result<NamedContext> {
     Ok(NamedContext::OciLayout { dir, image: Some(LayoutImage::Tag(tag)) })
 }
 
-/// D-024 to D-029, as far as they are supported.
-fn output(text: &str) -> Result<Output> {
-    if text == "-" {
-        return Ok(Output::Tar { dest: stdout()?, split: None });
-    }
-    if !text.contains('=') {
-        return Ok(Output::Local { dir: PathBuf::from(text), split: None });
-    }
-    let fields = rbuild_build::csv_fields(text)
-        .map_err(|error| Usage::new(format!("invalid --output `{text}`: {error}")))?;
-    let mut options = std::collections::BTreeMap::new();
-    for field in fields {
-        let (key, value) = field.split_once('=').unwrap_or((&field, "true"));
-        options.insert(key.trim().to_lowercase(), value.to_owned());
-    }
-    let kind = options.remove("type").unwrap_or_else(|| "local".into());
-    let output = output_of(&kind, text, &mut options)?;
-    if let Some(unknown) = options.keys().next() {
-        return Err(Usage::new(format!(
-            "invalid --output `{text}`: unknown option `{unknown}` for type {kind}"
-        ))
-        .into());
-    }
-    Ok(output)
-}
-
-fn output_of(
-    kind: &str,
-    text: &str,
-    options: &mut std::collections::BTreeMap<String, String>,
-) -> Result<Output> {
-    let dest = options.remove("dest");
-    let required =
-        || dest.clone().ok_or_else(|| Usage::new(format!("invalid --output `{text}`: dest is required")));
-    match kind {
-        "local" => Ok(Output::Local { dir: PathBuf::from(required()?), split: platforms::split(options)? }),
-        "tar" => {
-            let dest = destination(&dest.unwrap_or_else(|| "-".into()))?;
-            Ok(Output::Tar { dest, split: platforms::split(options)? })
-        }
-        "oci" => {
-            let dest = destination(&dest.unwrap_or_else(|| "-".into()))?;
-            let is_dir = matches!(&dest, Destination::Path(path) if path.is_dir());
-            let tar = options.remove("tar").map(|text| boolean(&text)).transpose()?.unwrap_or(!is_dir);
-            Ok(Output::Oci { dest, tar, names: names(options)? })
-        }
-        "docker" => {
-            let dest = dest.as_deref().map(destination).transpose()?;
-            Ok(Output::Docker { dest, names: names(options)? })
-        }
-        "image" | "registry" => {
-            let push =
-                options.remove("push").map(|text| boolean(&text)).transpose()?.unwrap_or(kind == "registry");
-            Ok(Output::Image { names: names(options)?, push })
-        }
-        "cacheonly" => Ok(Output::CacheOnly),
-        _ => {
-            let problem = format!(
-                "invalid --output `{text}`: unknown type `{kind}`: use oci, docker, local, tar, image, registry or cacheonly"
-            );
-            Err(Usage::new(problem).into())
-        }
-    }
-}
-
-/// `name=`, a list between commas (D-027, D-028).
-fn names(options: &mut std::collections::BTreeMap<String, String>) -> Result<Vec<Reference>> {
-    let names = options.remove("name").unwrap_or_default();
-    names.split(',').filter(|name| !name.is_empty()).map(tag).collect()
-}
-
 fn duration(text: &str) -> Result<Duration> {
     let nanos =
         rbuild_frontend::number::parse_duration(text).ok().and_then(|nanos| u64::try_from(nanos).ok());
     let wrong = || Usage::new(format!("`{text}` is not a duration: write 90s, 15m or 24h")).into();
     nanos.map(Duration::from_nanos).ok_or_else(wrong)
-}
-
-fn boolean(text: &str) -> Result<bool> {
-    match text {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(Usage::new(format!("`{text}` is neither true nor false")).into()),
-    }
-}
-
-fn destination(text: &str) -> Result<Destination> {
-    if text == "-" { stdout() } else { Ok(Destination::Path(PathBuf::from(text))) }
-}
-
-fn stdout() -> Result<Destination> {
-    if std::io::stdout().is_terminal() {
-        let problem =
-            "refusing to write an archive to a terminal: redirect standard output or give dest=FILE";
-        return Err(Usage::new(problem).into());
-    }
-    Ok(Destination::Stdout)
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ fn export(options: &mut Options) -> Result<CacheExport> {
     })
 }
 
-fn compression(options: &mut Options) -> Result<Option<Compression>> {
+pub(super) fn compression(options: &mut Options) -> Result<Option<Compression>> {
     let kind = options.take("compression");
     let level = options.take("compression-level");
     let level = level.map(|text| {
@@ -272,10 +272,14 @@ impl Options {
     }
 
     pub(super) fn flag(&mut self, key: &str, default: bool) -> Result<bool> {
+        Ok(self.optional_flag(key)?.unwrap_or(default))
+    }
+
+    pub(super) fn optional_flag(&mut self, key: &str) -> Result<Option<bool>> {
         match self.take(key).as_deref() {
-            None => Ok(default),
-            Some("true" | "1") => Ok(true),
-            Some("false" | "0") => Ok(false),
+            None => Ok(None),
+            Some("true" | "1") => Ok(Some(true)),
+            Some("false" | "0") => Ok(Some(false)),
             Some(other) => Err(self.problem(format!("{key}: `{other}` is neither true nor false")).into()),
         }
     }

@@ -4,7 +4,6 @@ use crate::exit::Usage;
 use anyhow::Result;
 use rbuild_frontend::number::parse_bool;
 use rbuild_oci::Platform;
-use std::collections::BTreeMap;
 
 /// Build argument that asks for an index also for one platform.
 const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
@@ -39,11 +38,6 @@ pub(super) fn makes_index(build_args: &[(String, String)], platforms: &[Platform
         return Err(Usage::new(problem).into());
     }
     Ok(wanted)
-}
-
-/// `platform-split` of an output.
-pub(super) fn split(options: &mut BTreeMap<String, String>) -> Result<Option<bool>> {
-    options.remove("platform-split").map(|text| super::boolean(&text)).transpose()
 }
 
 #[cfg(test)]

@@ -58,39 +58,6 @@ fn build_args_take_the_last_value_and_none_from_an_unset_variable() {
 }
 
 #[test]
-fn outputs_are_understood() {
-    for (text, meant) in [
-        ("out", Output::Local { dir: "out".into(), split: None }),
-        (
-            "type=oci,dest=x.tar",
-            Output::Oci { dest: Destination::Path("x.tar".into()), tar: true, names: vec![] },
-        ),
-        (
-            "type=oci,dest=x,tar=false",
-            Output::Oci { dest: Destination::Path("x".into()), tar: false, names: vec![] },
-        ),
-        (
-            "type=docker,dest=x.tar",
-            Output::Docker { dest: Some(Destination::Path("x.tar".into())), names: vec![] },
-        ),
-        ("type=docker", Output::Docker { dest: None, names: vec![] }),
-        ("type=docker,name=a:1", Output::Docker { dest: None, names: vec!["a:1".parse().unwrap()] }),
-        ("type=tar,dest=x.tar", Output::Tar { dest: Destination::Path("x.tar".into()), split: None }),
-        ("type=cacheonly", Output::CacheOnly),
-        ("dest=out,platform-split=true", Output::Local { dir: "out".into(), split: Some(true) }),
-    ] {
-        assert_eq!(output(text).unwrap(), meant, "{text}");
-    }
-    let Output::Image { names, push } = output("type=registry,name=localhost:5000/a").unwrap() else {
-        panic!()
-    };
-    assert_eq!((names[0].to_string().as_str(), push), ("localhost:5000/a:latest", true));
-    for bad in ["type=local", "type=nope,dest=x", "type=oci,dest=x,frob=1", "type=oci,tar=maybe"] {
-        assert!(output(bad).is_err(), "{bad}");
-    }
-}
-
-#[test]
 fn legacy_flags_warn() {
     // D-021, one by one.
     for (line, warning) in [

@@ -135,7 +135,13 @@ fn blob(layout: &Path, descriptor: &Value) -> Vec<u8> {
 
 fn read_layer(bytes: &[u8], diff_id: &Value) -> Layer {
     let mut tar = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut tar).expect("a gzip layer");
+    match bytes {
+        [0x1f, 0x8b, ..] => {
+            flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut tar).expect("a gzip layer");
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => tar = zstd::decode_all(bytes).expect("a zstd layer"),
+        plain => tar.extend_from_slice(plain),
+    }
     assert_eq!(Digest::of(&tar).to_string(), *diff_id, "diff id");
     Layer { entries: read_tar(&tar) }
 }

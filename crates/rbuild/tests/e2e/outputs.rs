@@ -322,3 +322,37 @@ fn names_of_an_output() {
     context.build(&["-o", "type=docker,name=kept:3"]).ok();
     assert!(context.rbuild(&["images"]).ok().stdout.contains("kept"), "without a file it is kept");
 }
+
+/// B-021: new layers are packed as asked, also where the store has them packed otherwise; those of the base stay as they are.
+#[test]
+fn compressions() {
+    let context = small();
+    context.build(&["-t", "app:1"]).ok();
+    let config = |name: &str| -> (Vec<String>, Value) {
+        let image = Image::only(&context.path(name));
+        let kinds = image.manifest["layers"].as_array().unwrap().iter();
+        let kinds = kinds.map(|layer| layer["mediaType"].as_str().unwrap().to_owned());
+        (kinds.collect(), image.config["rootfs"].clone())
+    };
+    let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let mut seen = Vec::new();
+    for (name, options, kind) in [
+        ("zstd", ",compression=zstd,compression-level=7", "application/vnd.oci.image.layer.v1.tar+zstd"),
+        ("plain", ",compression=uncompressed", "application/vnd.oci.image.layer.v1.tar"),
+        ("gzip", ",compression=gzip", gzip),
+    ] {
+        let output = format!("type=oci,dest={name},tar=false{options}");
+        let built = context.build(&["-t", "app:1", "-o", &output]).ok();
+        assert_eq!(built.executed(), Vec::<String>::new(), "{name}: nothing runs again");
+        let (kinds, rootfs) = config(name);
+        assert_eq!(kinds[0], gzip, "{name}: the base");
+        assert!(kinds.len() > 1 && kinds[1..].iter().all(|found| found == kind), "{name}: {kinds:?}");
+        seen.push(rootfs);
+        if installed("skopeo") {
+            let mut inspect = Command::new("skopeo");
+            inspect.arg("inspect").arg(format!("oci:{}:1", context.path(name).display()));
+            run(inspect, b"").ok();
+        }
+    }
+    assert!(seen.iter().all(|rootfs| *rootfs == seen[0]), "{seen:?}");
+}
