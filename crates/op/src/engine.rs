@@ -1,5 +1,10 @@
 //! What the operations share: bringing layers into the form that somebody needs.
 
+mod content;
+mod records;
+
+pub use records::{MAX_KEPT_BYTES, MAX_KEPT_FILES};
+
 use crate::bridge::{blocking, writing};
 use crate::error::OpFailure;
 use crate::exec::{BoundCell, CacheMountSource};
@@ -14,8 +19,9 @@ use rbuild_oci::{Descriptor, Digest, media_type};
 use rbuild_runtime::{Cgroup, Launcher, RuntimeError};
 use rbuild_snapshot::{ChainView, DirLayer, Recipe};
 use rbuild_solver::{NoCache, OpError, StepContext};
-use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Record, Store};
-use rbuild_tree::{LayerEntry, LayerEntryKind, Metadata, Timestamp, Tree, TreePath};
+use rbuild_store::{Batch, LayerId, LayerIngest, LayerKind, Packed, Store};
+use rbuild_tree::{LayerEntry, Metadata, Tree, TreePath};
+use records::PendingRecord;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,12 +32,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Layers that are packed at once. Packing is parallel inside; two let one read while the other computes.
 const PACKING_AT_ONCE: usize = 2;
-
-/// Most bytes of a layer that is kept only so that its step need not be done again: a tenth of a second's writing.
-pub const MAX_KEPT_BYTES: u64 = 32 << 20;
-
-/// Most entries of such a layer.
-pub const MAX_KEPT_FILES: usize = 500;
 
 /// Name of the packed form that a registry's own blob is.
 const PULLED: &str = "pulled";
@@ -122,13 +122,6 @@ pub struct Engine {
     pub(crate) lost_blobs: Mutex<HashSet<Digest>>,
     /// SOURCE_DATE_EPOCH that imported layers were packed under, as far as they have one.
     pub(crate) epochs: Mutex<HashMap<LayerId, Option<i64>>>,
-}
-
-/// A record that waits until the store has the bytes of all its layers.
-struct PendingRecord {
-    root: Root,
-    record: Record,
-    preimage: String,
 }
 
 /// A layer as a blob of this build's kind.
@@ -497,93 +490,6 @@ impl Engine {
         .await
     }
 
-    /// Digest of the content of the root's topmost layer, but for times.
-    pub(crate) async fn content_of_top(
-        self: &Arc<Self>,
-        root: &Root,
-        step: &StepContext,
-    ) -> Result<Digest, OpError> {
-        let layer = root.layers.last().expect("asked of roots with a layer");
-        let content = layer.content.get_or_try_init(|| async {
-            if layer.is_pulled() && !layer.is_imported() {
-                return Ok::<_, OpError>(layer.id);
-            }
-            let row = self.store.layer(&layer.id)?;
-            if let Some(content) = row.as_ref().and_then(|row| row.content_digest) {
-                return Ok(content);
-            }
-            if layer.is_imported() {
-                // Not worth a download: it equals nothing but itself.
-                return Ok(layer.pulled.get().map_or(layer.id, |pulled| pulled.diff_id));
-            }
-            let entries = self.entries_of_top(root, step).await?;
-            let content = blocking(move || rbuild_snapshot::content_digest(entries.as_slice())).await?;
-            if let Some(mut row) = row {
-                row.content_digest = Some(content);
-                self.store.put_layer(row)?;
-            }
-            Ok(content)
-        });
-        content.await.copied()
-    }
-
-    /// Digest of the content of all layers of a root, but for times.
-    pub(crate) async fn chain_content(
-        self: &Arc<Self>,
-        root: &Root,
-        step: &StepContext,
-    ) -> Result<Digest, OpError> {
-        let mut text = "rbuild.chain-content.v1\n".to_owned();
-        for count in 1..=root.layers.len() {
-            text.push_str(&format!("{}\n", self.content_of_top(&root.prefix(count), step).await?));
-        }
-        Ok(Digest::of(text))
-    }
-
-    /// Whether two roots hold the same files but for the times that running made, so that one can be taken for the other.
-    /// Layers that both share are not looked at.
-    pub(crate) async fn same_content(
-        self: &Arc<Self>,
-        one: &Root,
-        other: &Root,
-        step: &StepContext,
-    ) -> Result<bool, OpError> {
-        if one.layers.len() != other.layers.len() {
-            return Ok(false);
-        }
-        for count in 1..=one.layers.len() {
-            if one.layers[count - 1].id == other.layers[count - 1].id {
-                continue;
-            }
-            let prefix = |root: &Root| Root::new(root.layers[..count].to_vec());
-            if self.content_of_top(&prefix(one), step).await?
-                != self.content_of_top(&prefix(other), step).await?
-                || !self.same_times_of_top(&prefix(one), &prefix(other), step).await?
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether the topmost layers of two roots, equal in content, have the same times where these were given (`touch -d`,
-    /// an archive's) and did not just come about: a step that only changes such a time changes the image.
-    async fn same_times_of_top(
-        self: &Arc<Self>,
-        one: &Root,
-        other: &Root,
-        step: &StepContext,
-    ) -> Result<bool, OpError> {
-        let mut times = Vec::with_capacity(2);
-        for root in [one, other] {
-            let layer = root.layers.last().expect("asked of roots with a layer");
-            let (false, Some(created)) = (layer.is_pulled(), layer.created()) else { return Ok(true) };
-            let entries = self.entries_of_top(root, step).await?;
-            times.push(given_times(entries.as_slice(), since_epoch(created).0));
-        }
-        Ok(times[0] == times[1])
-    }
-
     /// The rows of a layer that came as a blob.
     fn pulled_rows(&self, layer: &Layer, packed: &PackedLayer) -> Result<Batch, OpError> {
         let mut row = store_row(layer, LayerKind::Pulled);
@@ -592,81 +498,6 @@ impl Engine {
         }
         Ok(Batch::new().layer(row).packed(pulled_form(layer, packed, self.epoch_of(layer))))
     }
-
-    /// Keeps a record, at once or as soon as the store has the bytes of all its layers.
-    pub(crate) fn keep_record(&self, root: Root, record: Record, preimage: String) -> Result<(), OpError> {
-        locked(&self.pending).push(PendingRecord { root, record, preimage });
-        self.write_ready_records()
-    }
-
-    /// Brings the bytes of layers that only records want into the store, and writes those records. For builds that make
-    /// no image: in others every layer of the image is packed anyway.
-    ///
-    /// Layers beyond [`MAX_KEPT_BYTES`] and [`MAX_KEPT_FILES`] are left where they are. To copy them would cost as much as
-    /// the whole build did, and to describe them anew costs nearly nothing.
-    ///
-    /// # Errors
-    /// The first layer that could not be kept, a source that changed meanwhile among others. Its records are not
-    /// written; nothing else is lost.
-    pub async fn own_recorded_layers(self: &Arc<Self>, step: &StepContext) -> Result<(), OpError> {
-        let mut wanted: BTreeMap<LayerId, Arc<Layer>> = BTreeMap::new();
-        for record in locked(&self.pending).iter() {
-            let foreign = || record.root.layers.iter().filter(|layer| !layer.is_owned());
-            if foreign().all(|layer| layer.recipe.as_ref().is_none_or(|recipe| is_small(recipe.entries()))) {
-                wanted.extend(foreign().map(|layer| (layer.id, Arc::clone(layer))));
-            }
-        }
-        let dirs = wanted.values().map(|layer| self.dir_of(layer, step));
-        let results = futures_util::future::join_all(dirs).await;
-        results.into_iter().find_map(Result::err).map_or(Ok(()), Err)
-    }
-
-    fn now_owned(&self, layer: &Layer) -> Result<(), OpError> {
-        layer.set_owned();
-        self.write_ready_records()
-    }
-
-    /// Writes the records whose layers' bytes are all in the store.
-    fn write_ready_records(&self) -> Result<(), OpError> {
-        let is_ready = |pending: &PendingRecord| pending.root.layers.iter().all(|layer| layer.is_owned());
-        let ready: Vec<PendingRecord> = {
-            let mut pending = locked(&self.pending);
-            let (ready, waiting) = std::mem::take(&mut *pending).into_iter().partition(is_ready);
-            *pending = waiting;
-            ready
-        };
-        if ready.is_empty() {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        for PendingRecord { root, record, preimage } in ready {
-            for layer in root.layers.iter() {
-                batch = match layer.pulled.get() {
-                    Some(pulled) if layer.is_imported() => {
-                        let packed =
-                            PackedLayer { diff_id: pulled.diff_id, descriptor: pulled.descriptor.clone() };
-                        let form = pulled_form(layer, &packed, self.epoch_of(layer));
-                        batch.layer(store_row(layer, LayerKind::Pulled)).packed(form)
-                    }
-                    Some(_) => batch.layer(store_row(layer, LayerKind::Pulled)),
-                    None if layer.recipe.is_some() => batch,
-                    None if Some(layer.id) == record.layer => batch.layer(store_row(layer, LayerKind::Built)),
-                    None => batch,
-                };
-            }
-            batch = batch.record(record, preimage);
-        }
-        Ok(self.store.write(&batch)?)
-    }
-}
-
-/// Whether a layer costs little to copy.
-fn is_small(entries: &[LayerEntry]) -> bool {
-    let bytes = entries.iter().map(|entry| match &entry.kind {
-        LayerEntryKind::Node { data: Some(data), .. } => data.size,
-        _ => 0,
-    });
-    entries.len() <= MAX_KEPT_FILES && bytes.fold(0, u64::saturating_add) <= MAX_KEPT_BYTES
 }
 
 /// The entries of a layer.
@@ -687,21 +518,6 @@ impl Entries {
 fn packed_layer(row: &Packed) -> PackedLayer {
     let media_type = media_type::layer_to_oci(&row.media_type).to_owned();
     PackedLayer { diff_id: row.diff_id, descriptor: Descriptor::new(media_type, row.blob, row.size) }
-}
-
-/// How far from the making of a layer a file's time may be to count as made by it, in seconds: longer than steps run.
-const FRESH: u64 = 24 * 60 * 60;
-
-/// The times of a layer's entries in their order; `None` for one that came about as the layer was made, `created` seconds
-/// since 1970.
-fn given_times(entries: &[LayerEntry], created: i64) -> Vec<Option<Timestamp>> {
-    let given = |entry: &LayerEntry| match &entry.kind {
-        LayerEntryKind::Node { meta, .. } => {
-            Some(meta.mtime).filter(|time| time.seconds.abs_diff(created) > FRESH)
-        }
-        _ => None,
-    };
-    entries.iter().map(given).collect()
 }
 
 /// The row of a layer in the store.
@@ -734,25 +550,5 @@ fn pulled_form(layer: &Layer, packed: &PackedLayer, epoch: Option<i64>) -> Packe
         size: packed.descriptor.size,
         tar_size: 0,
         media_type: packed.descriptor.media_type.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rbuild_tree::{DataRef, DataSource, FileKind, Timestamp};
-
-    #[test]
-    fn layers_that_are_kept_for_their_record_are_small() {
-        let file = |size| {
-            let meta =
-                Metadata { kind: FileKind::Regular, size, ..Metadata::directory(Timestamp::default()) };
-            let data = DataRef { size, digest: None, source: DataSource::Inline(Arc::from(&b""[..])) };
-            let path = TreePath::clamped("f").expect("no NUL");
-            LayerEntry { path, kind: LayerEntryKind::Node { meta, data: Some(data), hard_link_to: None } }
-        };
-        assert!(is_small(&[]) && is_small(&[file(MAX_KEPT_BYTES)]));
-        assert!(!is_small(&[file(MAX_KEPT_BYTES), file(1)]) && !is_small(&[file(u64::MAX), file(9)]));
-        assert!(is_small(&vec![file(1); MAX_KEPT_FILES]) && !is_small(&vec![file(1); MAX_KEPT_FILES + 1]));
     }
 }
