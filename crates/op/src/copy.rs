@@ -205,7 +205,8 @@ impl Selecting {
     }
 }
 
-/// files of directories here are root's, those of archives and other roots keep their owners; a --chown with names is looked up when placing.
+/// files of directories here are root's, those of archives and other roots keep their owners; a --chown with
+/// names is looked up when placing.
 fn ownership(op: &CopyOp, own: bool) -> Ownership {
     match &op.chown {
         Some(chown) => {

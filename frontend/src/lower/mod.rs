@@ -123,7 +123,8 @@ pub fn examine(dockerfile: &Dockerfile, options: &LowerOptions, resolver: &dyn R
     }
 }
 
-/// The images that the target needs (with `all_stages`: that any stage needs), without repetitions, so that they can be resolved concurrently beforehand.
+/// The images that the target needs (with `all_stages`: that any stage needs), without repetitions, so that they can be
+/// resolved concurrently beforehand.
 /// ONBUILD triggers of base images may ask for more during lowering. Empty when the file has errors.
 pub fn image_requests(dockerfile: &Dockerfile, options: &LowerOptions) -> Vec<ImageRequest> {
     let Ok(plan) = Plan::new(dockerfile, options, &mut Linter::default()) else { return Vec::new() };

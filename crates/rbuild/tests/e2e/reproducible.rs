@@ -106,3 +106,21 @@ fn without_an_epoch_times_of_files_are_real() {
     context.build(&["-t", "x"]).ok();
     assert_eq!(Image::of(&context, "x:latest").last().get("file").unwrap().mtime, 1_234_567_890);
 }
+
+/// B-013: with an epoch, too, if the output says so; and the store keeps both forms apart.
+#[test]
+fn times_of_files_are_kept_on_request() {
+    let context = context(false, EPOCH + 5);
+    let newest = |output: &str| {
+        let output = format!("type=oci,dest=layout,tar=false{output}");
+        context.build(&["-o", &output]).ok();
+        let image = Image::only(&context.path("layout"));
+        std::fs::remove_dir_all(context.path("layout")).unwrap();
+        let times = image.layers.iter().flat_map(|layer| &layer.entries).map(|entry| entry.mtime);
+        (times.max().unwrap() > EPOCH, image.config["created"].clone())
+    };
+    let (later, created) = newest("");
+    assert!(!later);
+    assert_eq!(newest(",rewrite-timestamp=false"), (true, created.clone()), "only files' times");
+    assert_eq!(newest(",rewrite-timestamp=true"), (false, created));
+}
